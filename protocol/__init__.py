@@ -1,0 +1,1 @@
+"""The wire protocol `queuesystem.v1` and its asyncio client. Knows nothing of `server`."""

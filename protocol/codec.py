@@ -1,0 +1,79 @@
+"""Text messages to frames and back. One message carries one or more frames, joined by newlines."""
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from protocol.frames import ClientFrame, ServerFrame
+
+_Frame = TypeVar("_Frame")
+
+_ID_LENGTH_MAX: Final = 1024
+
+_encoder = msgspec.json.Encoder()
+_client_decoder = msgspec.json.Decoder(ClientFrame)
+_server_decoder = msgspec.json.Decoder(ServerFrame)
+
+
+class FrameError(ValueError):
+    """A frame that cannot be taken; the text names the field and what was expected.
+
+    `id` is the request id of the refused frame where one could still be read from it.
+    """
+
+    def __init__(self, message: str, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.id = request_id
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+def encode(value: Any) -> bytes:
+    """Encode a frame, or any JSON value, as one line of UTF-8 JSON.
+
+    Raises TypeError or ValueError for what JSON cannot hold.
+    """
+    return _encoder.encode(value)
+
+
+def decode_client_message(message: str | bytes) -> Sequence[ClientFrame | FrameError]:
+    """Decode what a client sent, in order; a bad frame does not hide the good ones beside it."""
+    try:
+        return _client_decoder.decode_lines(message) or [_empty_message()]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return [_decode_line(_client_decoder, line) for line in _lines(message)]
+
+
+def decode_server_message(message: str | bytes) -> Sequence[ServerFrame | FrameError]:
+    """Decode what a server sent, in order; a frame of a newer server comes back as FrameError."""
+    try:
+        return _server_decoder.decode_lines(message)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return [_decode_line(_server_decoder, line) for line in _lines(message)]
+
+
+def _lines(message: str | bytes) -> list[bytes]:
+    data = message.encode() if isinstance(message, str) else message
+    return [line for line in data.split(b"\n") if line.strip()]
+
+
+def _empty_message() -> FrameError:
+    return FrameError("the message holds no frame")
+
+
+def _decode_line(decoder: "msgspec.json.Decoder[_Frame]", line: bytes) -> "_Frame | FrameError":
+    try:
+        return decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return FrameError(str(error), _request_id(line))
+
+
+def _request_id(line: bytes) -> str | None:
+    try:
+        request_id = msgspec.json.decode(line, type=_Id).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return request_id if len(request_id) <= _ID_LENGTH_MAX else None

@@ -1,0 +1,1 @@
+"""The journal: a log of commits, a fold, and the stores that hold it."""
