@@ -10,6 +10,7 @@ from protocol.frames import ClientFrame, ServerFrame
 _Frame = TypeVar("_Frame")
 
 _ID_LENGTH_MAX: Final = 1024
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.json.Encoder()
 _client_decoder = msgspec.json.Decoder(ClientFrame)
@@ -43,7 +44,7 @@ def decode_client_message(message: str | bytes) -> Sequence[ClientFrame | FrameE
     """Decode what a client sent, in order; a bad frame does not hide the good ones beside it."""
     try:
         return _client_decoder.decode_lines(message) or [_empty_message()]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNDECODABLE:
         return [_decode_line(_client_decoder, line) for line in _lines(message)]
 
 
@@ -51,7 +52,7 @@ def decode_server_message(message: str | bytes) -> Sequence[ServerFrame | FrameE
     """Decode what a server sent, in order; a frame of a newer server comes back as FrameError."""
     try:
         return _server_decoder.decode_lines(message)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNDECODABLE:
         return [_decode_line(_server_decoder, line) for line in _lines(message)]
 
 
@@ -67,13 +68,13 @@ def _empty_message() -> FrameError:
 def _decode_line(decoder: "msgspec.json.Decoder[_Frame]", line: bytes) -> "_Frame | FrameError":
     try:
         return decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         return FrameError(str(error), _request_id(line))
 
 
 def _request_id(line: bytes) -> str | None:
     try:
         request_id = msgspec.json.decode(line, type=_Id).id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNDECODABLE:
         return None
     return request_id if len(request_id) <= _ID_LENGTH_MAX else None

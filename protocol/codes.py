@@ -50,6 +50,7 @@ class CloseCode(IntEnum):
     NORMAL = 1000
     GOING_AWAY = 1001
     TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
     RESTART = 1012
     OVERLOADED = 1013
     TOKEN_EXPIRED = 4401
