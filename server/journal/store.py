@@ -89,9 +89,20 @@ class History(Protocol):
 class Store(Protocol):
     """An open store. Everything in it fails with the errors of log.py."""
 
-    log: Log
-    users: Users
-    history: History
+    @property
+    def log(self) -> Log:
+        """The logs. Raises JournalError when the store was opened without them."""
+        ...
+
+    @property
+    def users(self) -> Users:
+        """The users."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """The request log."""
+        ...
 
     async def close(self) -> None:
         """Release the store. What was appended is durable already."""

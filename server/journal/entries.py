@@ -1,0 +1,165 @@
+"""What the log says: the entries a commit is made of, and a commit's bytes.
+
+A commit is one MessagePack array of entries, encoded in one call; params and results are the very
+bytes of the wire (JSON text), so that nothing is encoded twice. Times are Unix times in seconds.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+DONE: Final = "done"
+"""The outcome of a request that ended well; every other outcome is an error code."""
+
+
+class Opened(Struct, tag=1, array_like=True):
+    """A new session of `subject`, whose token carries `scope` (space separated)."""
+
+    session: str
+    subject: str
+    scope: str
+    time: float
+
+
+class Authorized(Struct, tag=2, array_like=True):
+    """From here on requests of this session are accepted under another scope."""
+
+    session: str
+    scope: str
+
+
+class Accepted(Struct, tag=3, array_like=True, gc=False):
+    """Request `n` will run. `params` is JSON text, `digest` what id conflicts are found by."""
+
+    session: str
+    n: int
+    id: str
+    method: str
+    params: bytes
+    digest: int
+    subject: str
+    time: float
+    timeout: float | None
+    cancel_on_disconnect: bool
+
+
+class Started(Struct, tag=4, array_like=True, gc=False):
+    """The handler is about to run for the `attempt`-th time. Forces no commit by itself."""
+
+    session: str
+    n: int
+    attempt: int
+    time: float
+
+
+class Results(Struct, tag=5, array_like=True):
+    """A piece of a long stream: items from index `first` on, JSON text each."""
+
+    session: str
+    n: int
+    first: int
+    items: list[bytes]
+
+
+class Finished(Struct, tag=6, array_like=True):
+    """The request ended: `items` is what no piece has said yet, `results` counts all it gave.
+
+    `outcome` is DONE or an error code; `error` is then the JSON object with code, message,
+    retryable and details that the client gets.
+    """
+
+    session: str
+    n: int
+    attempt: int
+    first: int
+    items: list[bytes]
+    results: int
+    outcome: str
+    error: bytes
+    time: float
+
+
+class Acked(Struct, tag=7, array_like=True):
+    """The client has the ends of the requests `ended`, and of request `n` the first `results`."""
+
+    session: str
+    ended: list[int]
+    n: int
+    results: int
+
+
+class Closed(Struct, tag=8, array_like=True, gc=False):
+    """Nobody will come back: what was accepted still runs, results are not kept."""
+
+    session: str
+
+
+class RequestSnapshot(Struct, array_like=True):
+    """A live request inside a snapshot; the fields of `state.RequestState`."""
+
+    n: int
+    id: str
+    method: str
+    params: bytes
+    digest: int
+    subject: str
+    scope: str
+    time: float
+    timeout: float | None
+    cancel_on_disconnect: bool
+    attempt: int
+    dropped: int
+    results: list[bytes]
+    total: int
+    outcome: str | None
+    error: bytes
+
+
+class Snapshot(Struct, tag=9, array_like=True):
+    """All of one session: written by checkpoints, and by an owner that takes a session over."""
+
+    session: str
+    subject: str
+    scope: str
+    last_n: int
+    closed: bool
+    requests: list[RequestSnapshot]
+    recent: dict[str, int]
+    older: dict[str, int]
+
+
+class Claimed(Struct, tag=10, array_like=True, gc=False):
+    """Every live session of `owner`'s sealed log has its snapshot in this log by now."""
+
+    owner: str
+
+
+class Stopped(Struct, tag=11, array_like=True, gc=False):
+    """The owner stopped in good order: every start that happened is in the log."""
+
+
+SessionEntry = Opened | Authorized | Accepted | Started | Results | Finished | Acked | Closed
+Entry = SessionEntry | Snapshot | Claimed | Stopped
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(list[Entry])
+
+
+def encode_commit(entries: Sequence[Entry]) -> bytes:
+    """Return the bytes of one commit."""
+    return _encoder.encode(entries)
+
+
+def decode_commit(data: bytes) -> list[Entry]:
+    """Return the entries of one commit; raises msgspec.DecodeError when it is not one."""
+    return _decoder.decode(data)
+
+
+def encode_error(code: str, message: str, retryable: bool, details: Any = None) -> bytes:
+    """Return the `error` text of a Finished entry. Raises TypeError if details are not JSON."""
+    body: dict[str, Any] = {"code": code, "message": message, "retryable": retryable}
+    if details is not None:
+        body["details"] = details
+    return msgspec.json.encode(body)
