@@ -1,0 +1,84 @@
+"""Recovery: take over what earlier owners left, under a new epoch, losing nothing.
+
+    seal every older log -> fold them, oldest first -> prepare each session
+    -> snapshots and `claimed` entries into the own log -> [committed] sessions go on
+
+Two processes that recover at once are told apart by age: the newest wins, the others find their
+logs (or the seals they tried to write) taken and stop.
+"""
+
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+from server.handlers import Handlers
+from server.journal.committer import Committer
+from server.journal.entries import Claimed, decode_commit
+from server.journal.log import Log, LogInfo, Sealed
+from server.journal.state import SessionState, State, fold
+
+CLAIM_SLICE: Final = 100
+"""Sessions claimed per commit."""
+
+
+async def new_owner(log: Log, time_ns: int) -> str:
+    """Return a name for this process's log that sorts after all others, whatever the clock says."""
+    newest = max((int(info.owner.partition("-")[0], 16) for info in await log.owners()), default=0)
+    return f"{max(time_ns, newest + 1):016x}-{secrets.token_hex(4)}"
+
+
+async def recover(
+    log: Log, committer: Committer, handlers: Handlers
+) -> tuple[list[SessionState], list[str]]:
+    """Seal and fold all older logs and claim their sessions; durable when it returns.
+
+    Returns the sessions to go on with, and the owners whose logs are not needed any more.
+    Raises Sealed when a newer owner is doing the same.
+    """
+    older = [info for info in await log.owners() if info.owner != committer.owner]
+    for info in older:
+        if max(info.owner, await log.seal(info.owner, committer.owner)) > committer.owner:
+            raise Sealed("a newer server has taken over this journal")
+    states = {info.owner: await _fold(log, info) for info in older}
+    claimed = {owner for state in states.values() for owner in state.claimed}
+    sessions: dict[str, SessionState] = {}
+    for owner, state in states.items():
+        if owner not in claimed:
+            for session in state.sessions.values():
+                prepare(session, handlers, orderly=state.stopped)
+            sessions.update(state.sessions)
+    await _claim(committer, sessions.values(), list(states))
+    return list(sessions.values()), list(states)
+
+
+async def _fold(log: Log, info: LogInfo) -> State:
+    state = State()
+    async for commit in log.read(info.owner, info.trimmed):
+        fold(state, decode_commit(commit.data))
+    return state
+
+
+def prepare(session: SessionState, handlers: Handlers, *, orderly: bool) -> None:
+    """Make a session of a dead owner ready to go on: what did not end starts from its beginning.
+
+    After a crash the start of a first attempt may not have reached the log, nor the ends of those
+    before it, so every unfinished request counts as started once; but not when the owner stopped
+    in good order, nor when the method's starts are committed before it runs (`if_not_started`).
+    """
+    for request in session.live.values():
+        if request.outcome is None:
+            request.restart()
+            method = handlers.get(request.method)
+            exact = orderly or (method is not None and method.replay == "if_not_started")
+            if not exact:
+                request.attempt = max(request.attempt, 1)
+
+
+async def _claim(committer: Committer, sessions: Iterable[SessionState], owners: list[str]) -> None:
+    for position, session in enumerate(sessions, start=1):
+        committer.ride(session.snapshot())
+        if position % CLAIM_SLICE == 0:
+            await committer.durable()
+    for owner in owners:
+        committer.ride(Claimed(owner))
+    await committer.durable()

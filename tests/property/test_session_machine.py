@@ -1,0 +1,293 @@
+"""Arbitrary interleavings of frames, commits, disconnects, resumes and crashes keep G1 to G5.
+
+The machine plays the network, the disk, the worker and a client that follows SPEC.md; after every
+step it compares what the client has seen and what ran with the guarantees.
+"""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from protocol import frames as wire
+from server.handlers import Handlers
+from server.journal.entries import Accepted, Finished, Snapshot, Started
+from server.journal.state import RequestState, State, fold
+from server.recovery import prepare
+from server.session import Session
+from tests.rules_bench import Bench, ListJournal, ListWork
+
+IDS = [f"id{i}" for i in range(12)]
+
+
+class SeenRequest:
+    """What the client knows of one of its requests."""
+
+    def __init__(self) -> None:
+        self.n: int | None = None
+        self.attempt = 0
+        self.results: list[bytes] = []
+        self.ended: str | None = None
+
+
+class SessionMachine(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.bench = Bench(window=4)
+        self.running: RequestState | None = None
+        self.given: list[bytes] = []
+        self.started_n = 0
+        self.counter = 0
+        # The client
+        self.connected = False
+        self.known = False
+        self.epoch: str | None = None
+        self.seq = 0
+        self.acked = 0
+        self.requests: dict[str, SeenRequest] = {}
+        # The truth
+        self.durable_accepts: dict[str, int] = {}
+        self.durable_ends: dict[str, list[bytes]] = {}
+        self.checked_entries = 0
+        self.connect()
+
+    # The network
+
+    def connect(self) -> None:
+        bench = self.bench
+        hello: dict[str, Any] = {}
+        if self.known:
+            hello = {"session": "s", "epoch": self.epoch, "seq": self.seq}
+        welcome = bench.connect(room=3, **hello)
+        if welcome.epoch != self.epoch:
+            self.epoch, self.seq, self.acked = welcome.epoch, 0, 0
+        self.known = True
+        self.connected = True
+        for status in welcome.requests:
+            assert status.id in self.durable_accepts, "G1: the manifest names what is not durable"
+        in_manifest = {status.id for status in welcome.requests}
+        for request_id, seen in self.requests.items():
+            if seen.ended is None and seen.n is not None:
+                assert request_id in in_manifest, "G1: an accepted request is gone"
+
+    @precondition(lambda self: not self.connected)
+    @rule()
+    def resume(self) -> None:
+        self.connect()
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def disconnect(self) -> None:
+        self.connected = False
+        self.bench.session.detach(self.bench.out)
+
+    @precondition(lambda self: self.connected)
+    @rule(count=st.integers(1, 5))
+    def deliver(self, count: int) -> None:
+        out = self.bench.out
+        for _ in range(min(count, len(out.frames))):
+            self.client_receives(out.take())
+        self.bench.session.refill()
+
+    def client_receives(self, frame: wire.ServerFrame) -> None:
+        match frame:
+            case wire.Accepted(id=request_id, n=n):
+                assert self.durable_accepts.get(request_id) == n, "G1: accepted is not durable"
+                seen = self.requests[request_id]
+                assert seen.n in (None, n), "G4: one id got two positions"
+                seen.n = n
+            case wire.Result():
+                self.event(frame.seq)
+                seen = self.requests[frame.id]
+                if seen.ended is None:
+                    assert frame.attempt >= seen.attempt, "an older attempt came back"
+                    if frame.attempt > seen.attempt:
+                        seen.attempt, seen.results = frame.attempt, []
+                    assert frame.index == len(seen.results), "G5: a gap or a repeat"
+                    seen.results.append(bytes(frame.data))
+            case wire.Done() | wire.Error():
+                assert frame.seq is not None, frame
+                self.event(frame.seq)
+                assert frame.id is not None
+                self.ended(frame.id, "done" if isinstance(frame, wire.Done) else frame.code, frame)
+            case _:
+                raise AssertionError(frame)
+
+    def event(self, seq: int) -> None:
+        assert seq == self.seq + 1, "G5: events are numbered without gap or repeat"
+        self.seq = seq
+
+    def ended(self, request_id: str, outcome: str, frame: wire.Done | wire.Error) -> None:
+        assert request_id in self.durable_ends, "G2: the end is not durable"
+        seen = self.requests[request_id]
+        if seen.ended is not None:
+            assert seen.ended == outcome, "G2: a request ended in two ways"
+            return
+        assert frame.attempt is not None
+        if frame.attempt > seen.attempt:
+            seen.attempt, seen.results = frame.attempt, []
+        seen.ended = outcome
+        assert seen.results == self.durable_ends[request_id], "G5: results are missing"
+
+    # The client
+
+    @precondition(lambda self: self.connected)
+    @rule(request_id=st.sampled_from(IDS))
+    def request(self, request_id: str) -> None:
+        bench = self.bench
+        before = len(bench.session.state.live)
+        refused = bench.session.unfinished + bench.session._ghosts >= bench.window
+        known = request_id in bench.session.state.ids or bench.session.state.acknowledged(
+            request_id
+        )
+        if refused and not known:
+            return  # a client keeps to the window
+        self.requests.setdefault(request_id, SeenRequest())
+        bench.send(request_id)
+        if known:
+            assert len(bench.session.state.live) == before, "G4: a known id was taken again"
+
+    @precondition(lambda self: self.connected and self.seq > self.acked)
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        self.acked = data.draw(st.integers(self.acked + 1, self.seq))
+        self.bench.session.receive(wire.Ack(self.acked))
+
+    @precondition(lambda self: self.connected)
+    @rule(request_id=st.sampled_from(IDS))
+    def cancel(self, request_id: str) -> None:
+        if request_id in self.bench.session.state.ids:
+            self.bench.session.receive(wire.Cancel(request_id))
+
+    # The worker
+
+    @precondition(lambda self: self.running is None and self.bench.work.queue)
+    @rule()
+    def start(self) -> None:
+        request = self.bench.work.queue.popleft()
+        if request.outcome is not None:
+            self.bench.session.skip()
+            return
+        seen = self.requests[request.id]
+        assert seen.ended is None, "G2: a request whose end was seen runs again"
+        assert request.id in self.durable_accepts, "it runs before it is durable"
+        assert request.n > self.started_n, "G3: out of order"
+        assert all(
+            r.outcome is not None for r in self.bench.session.state.live.values() if r.n < request.n
+        ), "G3: an earlier one has not ended"
+        self.started_n = request.n
+        self.bench.session.start(request)
+        self.running = request
+        self.given = []
+
+    @precondition(lambda self: self.running is not None and self.start_is_durable())
+    @rule()
+    def give(self) -> None:
+        self.counter += 1
+        data = b"%d" % self.counter
+        self.bench.session.result(self.running, data)
+        self.given.append(data)
+
+    @precondition(lambda self: self.running is not None)
+    @rule()
+    def finish(self) -> None:
+        request = self.running
+        assert request is not None
+        self.running = None
+        if self.bench.work.stopped and self.bench.work.stopped[-1][0] == request.id:
+            error = b'{"code":"cancelled","message":"m","retryable":false}'
+            self.bench.session.finish(request, "cancelled", error)
+        else:
+            self.bench.session.finish(request, "done")
+
+    def start_is_durable(self) -> bool:
+        """Tell whether the handler may run: the worker waits for the start of a repetition."""
+        pending = (entry for entry, _, _ in self.bench.journal.pending)
+        repeated = self.running is not None and self.running.attempt > 1
+        return not (repeated and any(isinstance(entry, Started) for entry in pending))
+
+    # The disk
+
+    @precondition(lambda self: self.bench.journal.pending)
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        journal = self.bench.journal
+        count = data.draw(st.integers(1, len(journal.pending)))
+        # What is durable is known before anybody is told.
+        self.note_durable([entry for entry, _, _ in journal.pending[:count]])
+        journal.flush(count)
+
+    def note_durable(self, entries: list[Any]) -> None:
+        for entry in entries:
+            if isinstance(entry, Accepted):
+                assert entry.id not in self.durable_accepts, "G4: one id accepted twice"
+                self.durable_accepts[entry.id] = entry.n
+            elif isinstance(entry, Finished):
+                request_id = next(i for i, n in self.durable_accepts.items() if n == entry.n)
+                assert request_id not in self.durable_ends, "G4: one id ended twice"
+                self.durable_ends[request_id] = self.results_of(entry)
+
+    def results_of(self, entry: Finished) -> list[bytes]:
+        """Return all results: those acknowledged before the end are only with the client."""
+        request_id = next(i for i, n in self.durable_accepts.items() if n == entry.n)
+        early = self.requests[request_id].results[: entry.first] if entry.first else []
+        return early + entry.items
+
+    @rule()
+    def crash(self) -> None:
+        bench = self.bench
+        state = State()
+        fold(state, bench.journal.durable)
+        self.running = None
+        self.started_n = 0
+        self.connected = False
+        bench.journal = ListJournal()
+        bench.work = ListWork()
+        survivor = state.sessions.get("s")
+        if survivor is None:
+            # Nothing of the session had been made durable: the client begins anew.
+            assert not self.durable_accepts, "G1: an accepted request is gone"
+            self.known, self.epoch, self.requests = False, None, {}
+            bench.session = Session.open("s", "alice", "", bench.rules(), bench.work)
+            return
+        prepare(survivor, Handlers(), orderly=False)
+        bench.journal.durable.append(survivor.snapshot())
+        bench.session = Session(survivor, bench.rules(), bench.work)
+        bench.session.recover()
+
+    # What always holds
+
+    @invariant()
+    def folding_the_log_gives_the_state_the_server_holds(self) -> None:
+        if hasattr(self, "bench"):
+            assert self.bench.folded().snapshot() == self.bench.session.state.snapshot()
+
+    @invariant()
+    def memory_is_accounted_for(self) -> None:
+        if hasattr(self, "bench"):
+            assert self.bench.session.unacked_bytes >= 0
+
+    def teardown(self) -> None:
+        """However it went: in the end everything accepted ends, and the client has all of it."""
+        if not hasattr(self, "bench"):
+            return
+        for _ in range(200):
+            if not self.connected:
+                self.connect()
+            if self.bench.journal.pending:
+                self.note_durable([entry for entry, _, _ in self.bench.journal.pending])
+                self.bench.journal.flush()
+            if self.running is not None:
+                self.finish()
+            elif self.bench.work.queue:
+                self.start()
+            self.deliver(5)
+        for request_id, n in self.durable_accepts.items():
+            seen = self.requests[request_id]
+            assert seen.ended is not None, f"G1: request {n} never ended"
+        assert not any(isinstance(e, Snapshot) for e, _, _ in self.bench.journal.pending)
+
+
+SessionMachine.TestCase.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)
+TestSession = SessionMachine.TestCase

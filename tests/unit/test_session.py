@@ -1,0 +1,429 @@
+"""The rules of one session, one behaviour at a time."""
+
+import pytest
+from msgspec import Raw
+
+from protocol import frames as wire
+from protocol.codes import ErrorCode
+from server.session import EVENT_BYTES, PIECE_BYTES, Refused, ResultTooLarge
+from tests.rules_bench import Bench
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.connect()
+    return bench
+
+
+def only(bench: Bench) -> wire.ServerFrame:
+    frames = bench.out.take_all()
+    assert len(frames) == 1, frames
+    return frames[0]
+
+
+def test_welcome_of_a_new_session_names_session_and_epoch() -> None:
+    welcome = Bench().connect()
+    assert (welcome.session, welcome.resumed, welcome.epoch, welcome.seq) == ("s", False, "e1", 0)
+
+
+def test_accepted_is_sent_only_after_the_commit(bench: Bench) -> None:
+    bench.send("a")
+    assert not bench.out.frames
+    bench.journal.flush()
+    assert only(bench) == wire.Accepted("a", 1)
+
+
+def test_a_request_reaches_the_worker_only_after_the_commit(bench: Bench) -> None:
+    bench.send("a")
+    assert not bench.work.queue
+    bench.journal.flush()
+    assert [r.id for r in bench.work.queue] == ["a"]
+
+
+def test_requests_are_numbered_in_the_order_they_came(bench: Bench) -> None:
+    bench.accept("b", "a", "c")
+    assert [(r.id, r.n) for r in bench.work.queue] == [("b", 1), ("a", 2), ("c", 3)]
+
+
+def test_a_result_is_sent_at_once(bench: Bench) -> None:
+    bench.accept("a")
+    bench.out.take_all()
+    bench.session.result(bench.start(), b'"x"')
+    assert only(bench) == wire.Result("a", 1, 0, Raw(b'"x"'), seq=1)
+
+
+def test_done_is_sent_only_after_the_commit(bench: Bench) -> None:
+    bench.accept("a")
+    bench.out.take_all()
+    bench.run(durable=False)
+    assert not bench.out.frames
+    bench.journal.flush()
+    assert only(bench) == wire.Done("a", 1, 1, 0)
+
+
+def test_an_error_that_ends_a_request_carries_seq_attempt_and_details(bench: Bench) -> None:
+    bench.accept("a")
+    bench.out.take_all()
+    request = bench.start()
+    bench.session.finish(
+        request, "broke", b'{"code":"broke","message":"m","retryable":false,"details":[1]}'
+    )
+    bench.journal.flush()
+    assert only(bench) == wire.Error(
+        "broke", "m", retryable=False, id="a", seq=1, attempt=1, details=[1]
+    )
+
+
+def test_a_known_id_is_not_run_again_and_answered_as_duplicate(bench: Bench) -> None:
+    bench.accept("a")
+    bench.out.take_all()
+    bench.send("a")
+    assert only(bench) == wire.Accepted("a", 1, duplicate=True, state="waiting")
+    assert len(bench.work.queue) == 1
+
+
+def test_a_known_id_whose_commit_is_on_its_way_is_answered_once(bench: Bench) -> None:
+    bench.send("a")
+    bench.send("a")
+    bench.journal.flush()
+    assert only(bench) == wire.Accepted("a", 1)
+
+
+@pytest.mark.parametrize(("method", "params"), [("other", b"{}"), ("echo", b'{"x":1}')])
+def test_a_known_id_with_another_request_is_refused(
+    bench: Bench, method: str, params: bytes
+) -> None:
+    bench.accept("a")
+    bench.out.take_all()
+    bench.send("a", method, params)
+    frame = only(bench)
+    assert isinstance(frame, wire.Error)
+    assert (frame.code, frame.id, frame.seq) == ("id_conflict", "a", None)
+
+
+def test_an_acknowledged_id_is_still_recognised(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run()
+    bench.session.receive(wire.Ack(1))
+    bench.out.take_all()
+    bench.send("a")
+    assert only(bench) == wire.Accepted("a", 1, duplicate=True, state="acknowledged")
+    assert not bench.work.queue
+
+
+def test_the_last_thousand_acknowledged_ids_are_remembered(bench: Bench) -> None:
+    for number in range(1001):
+        bench.accept(str(number))
+        bench.run()
+        bench.session.receive(wire.Ack(number + 1))
+    bench.out.take_all()
+    bench.send("1")
+    assert isinstance(only(bench), wire.Accepted)
+    assert not bench.work.queue
+
+
+def test_the_memory_of_acknowledged_ids_is_bounded(bench: Bench) -> None:
+    for number in range(2500):
+        bench.accept(str(number))
+        bench.run()
+        bench.session.receive(wire.Ack(number + 1))
+    state = bench.session.state
+    assert len(state.recent) + len(state.older) < 2001
+
+
+def test_the_window_counts_unfinished_requests(bench: Bench) -> None:
+    bench.accept("a", "b", "c", "d")
+    bench.out.take_all()
+    bench.send("e")
+    frame = only(bench)
+    assert isinstance(frame, wire.Error)
+    assert (frame.code, frame.id, frame.retryable) == ("window_exceeded", "e", True)
+
+
+def test_a_finished_request_makes_room_in_the_window(bench: Bench) -> None:
+    bench.accept("a", "b", "c", "d")
+    bench.run()
+    bench.accept("e")
+    assert bench.work.queue[-1].id == "e"
+
+
+def test_cancelled_requests_still_in_the_queue_count_for_the_window(bench: Bench) -> None:
+    """Otherwise cancelling would let a client grow the worker's queue without bound."""
+    bench.accept("a", "b", "c", "d")
+    for request_id in "abcd":
+        bench.session.receive(wire.Cancel(request_id))
+    bench.journal.flush()
+    bench.out.take_all()
+    bench.send("e")
+    assert isinstance(only(bench), wire.Error)
+
+
+def test_too_many_unacknowledged_requests_are_refused_until_acked() -> None:
+    bench = Bench(max_unacked=2)
+    bench.connect()
+    for request_id in "ab":
+        bench.accept(request_id)
+        bench.run()
+    bench.send("c")
+    assert bench.out.take_all()[-1].code == "window_exceeded"  # type: ignore[union-attr]
+    bench.session.receive(wire.Ack(1))
+    bench.accept("c")
+    assert bench.work.queue[-1].id == "c"
+
+
+def test_nothing_is_accepted_while_the_journal_is_down(bench: Bench) -> None:
+    bench.journal.available = False
+    bench.send("a")
+    frame = only(bench)
+    assert isinstance(frame, wire.Error)
+    assert (frame.code, frame.retryable) == ("journal_unavailable", True)
+    assert not bench.session.state.live
+
+
+def test_what_the_check_refuses_is_not_accepted() -> None:
+    def check(method: str, params: Raw, scope: str) -> object:
+        raise Refused(ErrorCode.UNKNOWN_METHOD, "no such method")
+
+    bench = Bench(check=check)
+    bench.connect()
+    bench.send("a")
+    frame = only(bench)
+    assert isinstance(frame, wire.Error)
+    assert (frame.code, frame.message, frame.id) == ("unknown_method", "no such method", "a")
+    assert not bench.session.state.live
+
+
+def test_cancelling_a_waiting_request_ends_it_without_running_it(bench: Bench) -> None:
+    bench.accept("a")
+    bench.session.receive(wire.Cancel("a"))
+    bench.journal.flush()
+    frame = bench.out.take_all()[-1]
+    assert isinstance(frame, wire.Error)
+    assert (frame.code, frame.seq, frame.attempt) == ("cancelled", 1, 0)
+    assert bench.work.queue[0].outcome == "cancelled"
+
+
+def test_cancelling_the_running_request_asks_the_worker(bench: Bench) -> None:
+    bench.accept("a")
+    bench.start()
+    bench.session.receive(wire.Cancel("a"))
+    assert bench.work.stopped == [("a", ErrorCode.CANCELLED)]
+
+
+def test_cancelling_an_ended_request_changes_nothing(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run()
+    bench.out.take_all()
+    bench.session.receive(wire.Cancel("a"))
+    assert not bench.out.frames
+    assert not bench.journal.pending
+
+
+def test_cancelling_an_unknown_id_is_refused(bench: Bench) -> None:
+    bench.session.receive(wire.Cancel("nope"))
+    frame = only(bench)
+    assert isinstance(frame, wire.Error)
+    assert (frame.code, frame.id) == ("bad_frame", "nope")
+
+
+def test_ack_beyond_the_last_event_is_refused(bench: Bench) -> None:
+    bench.session.receive(wire.Ack(1))
+    frame = only(bench)
+    assert isinstance(frame, wire.Error)
+    assert frame.code == "bad_frame"
+
+
+def test_an_old_ack_is_harmless(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(b"1")
+    bench.session.receive(wire.Ack(2))
+    bench.out.take_all()
+    bench.session.receive(wire.Ack(1))
+    assert not bench.out.frames
+
+
+def test_acknowledged_results_are_forgotten(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(b"1", b"2")
+    bench.session.receive(wire.Ack(3))
+    assert not bench.session.state.live
+    assert bench.session.unacked_bytes == 0
+
+
+def test_results_of_a_running_request_can_be_acknowledged(bench: Bench) -> None:
+    bench.accept("a")
+    request = bench.start()
+    for data in (b"1", b"2", b"3"):
+        bench.session.result(request, data)
+    bench.session.receive(wire.Ack(2))
+    assert bench.session.unacked_bytes == 1 + EVENT_BYTES
+    bench.session.finish(request, "done")
+    bench.journal.flush()
+    bench.resume("e1", 0)
+    frames = bench.out.take_all()
+    assert [(f.seq, type(f).__name__) for f in frames] == [(3, "Result"), (4, "Done")]  # type: ignore[union-attr]
+
+
+def test_resume_sends_what_came_after_the_last_seen_event(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(b"1", b"2")
+    bench.resume("e1", 1)
+    assert [f.seq for f in bench.out.take_all()] == [2, 3]  # type: ignore[union-attr]
+
+
+def test_resume_with_a_foreign_epoch_sends_everything_unacknowledged(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(b"1", b"2")
+    bench.session.receive(wire.Ack(1))
+    bench.resume("e0", 3)
+    assert [f.seq for f in bench.out.take_all()] == [2, 3]  # type: ignore[union-attr]
+
+
+def test_the_manifest_lists_what_is_unfinished_or_unacknowledged(bench: Bench) -> None:
+    bench.accept("gone", "ended", "running", "waiting")
+    bench.run()
+    bench.session.receive(wire.Ack(1))
+    bench.run(b"1", b"2")
+    bench.session.result(bench.start(), b"1")
+    bench.send("uncommitted")
+    welcome = bench.resume("e1", 1)
+    assert [(r.id, r.n, r.state, r.attempt, r.results) for r in welcome.requests] == [
+        ("ended", 2, "ended", 1, 2),
+        ("running", 3, "running", 1, 1),
+        ("waiting", 4, "waiting", 0, 0),
+    ]
+
+
+def test_a_request_whose_end_is_not_durable_is_still_running_for_the_client(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(durable=False)
+    assert bench.resume("e1", 0).requests[0].state == "running"
+
+
+def test_events_wait_for_room_and_stay_in_order(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(*[b"%d" % i for i in range(10)])
+    bench.resume("e1", 0, room=3)
+    seqs: list[int] = []
+    while bench.out.frames:
+        seqs += [f.seq for f in bench.out.take_all()]  # type: ignore[union-attr]
+        bench.session.refill()
+    assert seqs == list(range(1, 12))
+
+
+def test_live_events_wait_until_the_backlog_is_through(bench: Bench) -> None:
+    bench.accept("a", "b")
+    bench.run(b"1", b"2", b"3")
+    bench.resume("e1", 0, room=2)
+    bench.run(b"4")
+    seqs: list[int] = []
+    while bench.out.frames:
+        seqs += [f.seq for f in bench.out.take_all()]  # type: ignore[union-attr]
+        bench.session.refill()
+    assert seqs == [1, 2, 3, 4, 5, 6]
+
+
+def test_results_over_the_limit_are_refused_to_the_worker() -> None:
+    bench = Bench(max_result_bytes=1000)
+    bench.connect()
+    bench.accept("a")
+    request = bench.start()
+    bench.session.result(request, b"x" * 800)
+    with pytest.raises(ResultTooLarge):
+        bench.session.result(request, b"x" * 800)
+
+
+def test_a_long_stream_is_journaled_in_pieces(bench: Bench) -> None:
+    bench.accept("a")
+    request = bench.start()
+    bench.session.result(request, b"1" * PIECE_BYTES)
+    bench.session.result(request, b"2")
+    bench.session.finish(request, "done")
+    bench.journal.flush()
+    assert bench.folded().snapshot() == bench.session.state.snapshot()
+    assert [len(r) for r in bench.folded().live[1].results] == [PIECE_BYTES, 1]
+
+
+def test_live_results_have_no_number_and_are_not_kept(bench: Bench) -> None:
+    bench.accept("a")
+    bench.out.take_all()
+    request = bench.start()
+    bench.session.live_result(request, b"1")
+    bench.session.live_result(request, b"2")
+    bench.session.finish(request, "done")
+    bench.journal.flush()
+    frames = bench.out.take_all()
+    assert [f.seq for f in frames] == [0, 0, 1]  # type: ignore[union-attr]
+    assert frames[-1].results == 2  # type: ignore[union-attr]
+    assert bench.session.unacked_bytes == 0
+
+
+def test_started_is_sent_to_who_asks_for_it() -> None:
+    bench = Bench()
+    bench.connect(started=True)
+    bench.accept("a")
+    bench.out.take_all()
+    bench.start()
+    assert only(bench) == wire.Started("a", 1)
+
+
+def test_a_lost_connection_cancels_only_what_asked_for_it(bench: Bench) -> None:
+    bench.send("a")
+    bench.send("b", on_disconnect="cancel")
+    bench.journal.flush()
+    bench.session.detach(bench.out)
+    bench.journal.flush()
+    assert [r.outcome for r in bench.work.queue] == [None, "cancelled"]
+
+
+def test_work_goes_on_without_a_connection(bench: Bench) -> None:
+    bench.accept("a")
+    bench.session.detach(bench.out)
+    bench.run(b"1")
+    bench.resume("e1", 0)
+    assert [type(f).__name__ for f in bench.out.take_all()] == ["Result", "Done"]
+
+
+def test_a_detached_older_connection_does_not_disturb_the_newer(bench: Bench) -> None:
+    older = bench.out
+    bench.resume("e1", 0)
+    bench.session.detach(older)
+    bench.accept("a")
+    assert only(bench) == wire.Accepted("a", 1)
+
+
+def test_a_closed_session_runs_on_but_keeps_nothing(bench: Bench) -> None:
+    bench.accept("a", "b")
+    bench.run(b"1")
+    bench.session.close(cancel=False)
+    assert list(bench.session.state.live) == [2]
+    bench.run(b"1")
+    assert bench.session.state.is_over()
+
+
+def test_closing_with_cancel_ends_what_waits(bench: Bench) -> None:
+    bench.accept("a", "b")
+    bench.session.close(cancel=True)
+    bench.journal.flush()
+    assert bench.session.state.is_over()
+
+
+def test_results_nobody_fetched_expire(bench: Bench) -> None:
+    bench.accept("a", "b")
+    bench.run(b"1")
+    bench.session.expire_results(before=bench.now + 1)
+    assert list(bench.session.state.live) == [2]
+    assert bench.session.unacked_bytes == 0
+    bench.resume("e1", 0)
+    assert not bench.out.frames
+
+
+def test_an_expired_result_does_not_disturb_later_acks(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(b"1")
+    bench.session.expire_results(before=bench.now + 1)
+    bench.accept("b")
+    bench.run(b"2")
+    bench.session.receive(wire.Ack(4))
+    assert not bench.session.state.live
