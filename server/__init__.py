@@ -1,0 +1,6 @@
+"""queueSystem's server. What a module of handlers needs is importable from here."""
+
+from server.handlers import Handlers
+from server.request import Request, RequestError
+
+__all__ = ["Handlers", "Request", "RequestError"]

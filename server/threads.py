@@ -1,0 +1,124 @@
+"""A pool of threads whose calls, once begun, are always awaited to their end.
+
+    free slot -> (cancelled here: never begun) -> thread calls the function
+    -> (cancelled here: remembered) -> the function has ended -> result, error or CancelledError
+
+Not concurrent.futures.ThreadPoolExecutor: its threads keep the interpreter from exiting, so one
+endless handler would keep a stopped server alive.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+
+class PoolsClosed(Exception):
+    """The server stops: the call was not made, or its end was not waited for."""
+
+
+_Call = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+
+class Threads:
+    """At most `size` daemon threads, started as they are needed; further calls wait in order."""
+
+    def __init__(self, size: int, name: str) -> None:
+        self._name = name
+        self._slots = asyncio.Semaphore(size)
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._running: set[asyncio.Future[Any]] = set()
+        self._closed = False
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the function in a thread and return what it returns or raise what it raises.
+
+        A call cancelled before it begins is never made. One cancelled later is waited for, then
+        CancelledError is raised whatever came of it. An exception that is none of `Exception`, or
+        is StopIteration, comes as RuntimeError: it would mean something else to the event loop.
+        Raises PoolsClosed.
+        """
+        async with self._slots:
+            if self._closed:
+                raise PoolsClosed("the server stops: no further call is made")
+            future = asyncio.get_running_loop().create_future()
+            self._running.add(future)
+            try:
+                if len(self._running) > len(self._threads):
+                    self._start_thread()
+                self._calls.put((future, function, arguments))
+                return await _to_the_end(future)
+            finally:
+                self._running.discard(future)
+
+    async def close(self, grace_seconds: float) -> None:
+        """Make no further call, and wait that long for those that run; then give those up.
+
+        The thread of a call that was given up goes on until its function ends or the process does.
+        """
+        self._closed = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_seconds)
+        for future in self._running:
+            if not future.done():
+                future.set_exception(PoolsClosed("the server stopped before the call ended"))
+        for _ in self._threads:
+            self._calls.put(None)
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(
+            target=_work,
+            args=(self._calls,),
+            name=f"{self._name}-{len(self._threads)}",
+            daemon=True,
+        )
+        thread.start()
+        self._threads.append(thread)
+
+
+async def _to_the_end(future: "asyncio.Future[Any]") -> Any:
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from future.exception()
+    return future.result()
+
+
+def _work(calls: "SimpleQueue[_Call | None]") -> None:
+    while (call := calls.get()) is not None:
+        future, function, arguments = call
+        result, error = None, None
+        try:
+            result = function(*arguments)
+        except BaseException as raised:
+            error = ordinary(raised)
+        try:
+            future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+        except RuntimeError:
+            return  # the loop was closed: nobody waits any more
+        # Hold on to nothing while waiting for the next call.
+        del call, future, function, arguments, result, error
+
+
+def _settle(future: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:
+    if future.done():
+        return  # given up by close()
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def ordinary(error: BaseException) -> Exception:
+    """Return `error`, or a RuntimeError in its place that means nothing to the event loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError(f"the function raised {error!r}")
+    wrapped.__cause__ = error
+    return wrapped
