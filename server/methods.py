@@ -1,13 +1,13 @@
 """One method: a handler with its options, as the worker and the session rules use it."""
 
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
 from msgspec import Raw
 
 from server.params import Params
+from server.scopes import are_scopes
 
 Kind = Literal["coroutine", "stream", "thread", "process"]
 """How a handler runs: awaited, iterated, or called in a thread or process of the pools."""
@@ -16,7 +16,6 @@ Replay = Literal["always", "if_not_started", "never"]
 NAME_LENGTH_MAX: Final = 128
 """What a `request` frame allows for `method` (SPEC.md)."""
 TIMEOUT_SECONDS_MAX: Final = 86_400
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3, scope-token
 
 
 class Method:
@@ -104,7 +103,7 @@ def _check_options(
             f"timeout is {timeout!r} but must be seconds, above 0 and at most "
             f"{TIMEOUT_SECONDS_MAX}, or None for the server's own"
         )
-    if scope is not None and not (isinstance(scope, str) and _SCOPE.fullmatch(scope)):
+    if scope is not None and not are_scopes([scope]):
         raise ValueError(f"scope is {scope!r} but must be one scope: no spaces, quotes or \\")
     if replay not in get_args(Replay):
         raise ValueError(f"replay is {replay!r} but must be one of {', '.join(get_args(Replay))}")

@@ -1,0 +1,355 @@
+"""The server process: start, serve, drain, stop.
+
+start  open the journal, recover, listen
+serve  until a signal, or until a part of the server fails
+drain  stop accepting, say goaway, let running requests end
+stop   commit what is left, close connections with 1012, close the journal
+"""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Coroutine
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+from msgspec import Raw
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from protocol import frames as wire
+from protocol.codes import CloseCode
+from server.auth import Verifier
+from server.gateway import Gateway
+from server.handlers import Handlers
+from server.http import Connection, HttpRoutes
+from server.journal.checkpoint import Checkpointer
+from server.journal.committer import Committer
+from server.journal.entries import Stopped
+from server.journal.log import JournalError, Sealed
+from server.journal.opening import open_store
+from server.journal.projection import project
+from server.journal.store import Store, User
+from server.loading import load_handlers
+from server.origins import Origins
+from server.pools import Pools
+from server.recovery import new_owner, recover
+from server.scopes import split_scopes
+from server.session import Limits, Rules
+from server.sessions import Sessions
+from server.settings import Settings, SettingsError
+from server.tokens import issue_token
+from server.users import Accounts
+from server.worker import Runtime
+
+LISTEN_BACKLOG: Final = 4096
+"""asyncio's own 100 turns a reconnect storm into SYN retries of a second each."""
+SWEEP_SECONDS: Final = 1.0
+PROJECT_SECONDS: Final = 1.0
+RECONNECT_SPREAD_SECONDS: Final = 3.0
+"""Clients told to go away come back spread over so many seconds."""
+FLUSH_SECONDS: Final = 5.0
+"""How long a stopping server waits for its last commit; what is not in it is run again."""
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Run the server until it is told to stop; return the process's exit code."""
+    return uvloop.run(App(settings).run())
+
+
+class App:
+    """One server process and all its parts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._draining = False
+        self._store: Store
+        self._committer: Committer
+        self._sessions: Sessions
+        self._gateway: Gateway
+        self._pools: Pools
+        self._server: Server
+
+    async def run(self) -> int:
+        """Start, serve, drain and stop; return 0 after an orderly stop, 1 after a failure."""
+        try:
+            await self._start()
+        except (JournalError, OSError) as error:
+            _log.critical("start_failed", error=str(error))
+            return 1
+        await self._stopping.wait()
+        if self._failure is None:
+            await self._drain()
+        await self._stop()
+        code = 0 if self._failure is None else 1
+        if stuck := self._sessions.stuck():
+            # The event loop would wait for them without end.
+            _log.error("handlers_do_not_stop", methods=sorted({r.method for r in stuck}))
+            os._exit(code)
+        return code
+
+    # Start
+
+    async def _start(self) -> None:
+        settings = self.settings
+        _warn_of_small_backlog()
+        # What a setting can be wrong about comes first, before anything is begun.
+        handlers = load_handlers(settings.handlers)
+        verifier = Verifier.from_settings(settings)
+        origins = _origins(settings)
+        self._store = await open_store(settings.journal, history_ttl_seconds=settings.history_ttl)
+        owner = await new_owner(self._store.log, time.time_ns())
+        self._committer = Committer(self._store.log, owner)
+        self._spawn(self._committer.run(), "committer")
+        self._pools = Pools()
+        runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)
+        rules = self._rules(handlers, owner)
+        self._sessions = Sessions(rules, runtime, settings.max_sessions)
+        await self._recover(handlers)
+        await self._listen(verifier, origins)
+        self._spawn(self._sweep(), "sweep")
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._on_signal)
+        _log.info(
+            "serving", url=f"ws://{settings.host}:{self.port}/ws", journal=_hide(settings.journal)
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on (useful when the configured one is 0)."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def _rules(self, handlers: Handlers, epoch: str) -> Rules:
+        settings = self.settings
+
+        def check(method: str, params: Raw, scope: str) -> object:
+            return handlers.check(method, params, split_scopes(scope))
+
+        return Rules(
+            epoch=epoch,
+            limits=Limits(settings.window, settings.max_unacked, settings.max_result_bytes),
+            journal=self._committer,
+            check=check,
+            clock=time.time,
+            advertised=wire.Limits(
+                window=settings.window,
+                max_message_bytes=settings.max_message_bytes,
+                max_result_bytes=settings.max_result_bytes,
+                resume_seconds=settings.session_ttl,
+            ),
+            server=wire.ServerInfo("queuesystem", version("queuesystem")),
+        )
+
+    async def _recover(self, handlers: Handlers) -> None:
+        started = time.perf_counter()
+        recovering = asyncio.ensure_future(recover(self._store.log, self._committer, handlers))
+        failing = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait([recovering, failing], return_when=asyncio.FIRST_COMPLETED)
+        failing.cancel()
+        if not recovering.done():
+            recovering.cancel()
+            raise Sealed(f"the journal failed during recovery: {self._failure}")
+        sessions, owners = recovering.result()
+        unfinished = 0
+        for state in sessions:
+            unfinished += self._sessions.recover(state).session.unfinished
+        if owners:
+            _log.info(
+                "recovered",
+                sessions=len(sessions),
+                unfinished=unfinished,
+                logs=len(owners),
+                seconds=round(time.perf_counter() - started, 3),
+            )
+        self._spawn(self._keep_journal(owners), "journal_keeper")
+
+    async def _listen(self, verifier: Verifier, origins: Origins) -> None:
+        settings = self.settings
+        self._gateway = Gateway(
+            sessions=self._sessions,
+            verifier=verifier,
+            origins=origins,
+            clock=time.time,
+            auth_timeout_seconds=settings.auth_timeout,
+            slow_consumer_timeout_seconds=settings.slow_consumer_timeout,
+            outbox_bytes=settings.outbox_bytes,
+            max_connections=settings.max_connections,
+        )
+        routes = HttpRoutes(
+            verifier=verifier,
+            accounts=Accounts(self._store.users),
+            issue=None if settings.jwt_secret is None else partial(_issue, settings),
+            readiness=self._readiness,
+        )
+        self._server = await serve(
+            self._gateway.serve,  # pyright: ignore[reportArgumentType] - create_connection below
+            settings.host,
+            settings.port,
+            # WebSocket
+            select_subprotocol=_select_subprotocol,
+            compression=None,
+            create_connection=Connection,
+            # HTTP
+            process_request=routes,  # pyright: ignore[reportArgumentType] - likewise
+            server_header=None,
+            # Timeouts
+            open_timeout=settings.auth_timeout,
+            ping_interval=20,
+            ping_timeout=20,
+            close_timeout=5,
+            # Limits
+            max_size=settings.max_message_bytes,
+            max_queue=16,
+            write_limit=64 * 1024,
+            # Sockets
+            backlog=LISTEN_BACKLOG,
+            reuse_address=True,
+        )
+
+    def _readiness(self) -> list[str]:
+        reasons: list[str] = []
+        if self._draining:
+            reasons.append("draining")
+        if not self._committer.available:
+            reasons.append("journal_unavailable")
+        return reasons
+
+    # Serve
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a part of the server for as long as it lives; its failure ends the server."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_part_ended)
+
+    def _on_part_ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            _log.critical("part_failed", part=task.get_name(), error=str(error), exc_info=error)
+            self._failure = error
+            self._stopping.set()
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            _log.warning("stopped_at_once", reason="second signal")
+            os._exit(1)
+        self._stopping.set()
+
+    async def _sweep(self) -> None:
+        settings = self.settings
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._gateway.sweep()
+            self._sessions.sweep(time.time(), settings.session_ttl, settings.result_ttl)
+
+    async def _keep_journal(self, old_owners: list[str]) -> None:
+        """Bring the history up to date, forget logs taken over, checkpoint, expire history."""
+        store = self._store
+        committer = self._committer
+        checkpointer = Checkpointer(store, committer, self.settings.checkpoint_bytes)
+        projected = 0
+        while True:
+            try:
+                while old_owners:
+                    await project(store, old_owners[0])
+                    await store.log.forget(old_owners[0])
+                    del old_owners[0]
+                if committer.seq > projected:
+                    projected = await project(store, committer.owner)
+                if checkpointer.due():
+                    await checkpointer.checkpoint(self._sessions.snapshots())
+                await store.history.expire(time.time() - self.settings.history_ttl)
+            except JournalError as error:
+                _log.warning("journal_keeper_waits", error=str(error))
+            await asyncio.sleep(PROJECT_SECONDS)
+
+    # Drain
+
+    async def _drain(self) -> None:
+        _log.info("draining", seconds=self.settings.drain_timeout)
+        self._draining = True
+        self._server.close(close_connections=False)
+        self._gateway.go_away(
+            "restart",
+            lambda: random.uniform(0, RECONNECT_SPREAD_SECONDS),  # noqa: S311 - not a secret
+        )
+        await self._sessions.drain(self.settings.drain_timeout)
+
+    # Stop
+
+    async def _stop(self) -> None:
+        if self._failure is None:
+            self._committer.ride(Stopped())
+            try:
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._committer.durable()
+            except TimeoutError:
+                _log.error("stopped_without_last_commit", reason="the journal did not answer")
+        else:
+            self._server.close(close_connections=False)
+        await self._gateway.close_all(CloseCode.RESTART, "restart: come back soon")
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._pools.close()
+        await self._store.close()
+        _log.info("stopped")
+
+
+def _origins(settings: Settings) -> Origins:
+    try:
+        return Origins(settings.origins)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _issue(settings: Settings, user: User) -> tuple[str, float]:
+    """Make a token for somebody whose password was right; return it and its life in seconds."""
+    token = issue_token(
+        settings.jwt_secret or "",
+        user.name,
+        ttl_seconds=settings.token_ttl,
+        scope=user.scope,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        now=time.time(),
+    )
+    return token, settings.token_ttl
+
+
+def _select_subprotocol(
+    _connection: ServerConnection, offered: "list[Subprotocol] | Any"
+) -> Subprotocol | None:
+    """Speak `queuesystem.v1` to who offers it, and to who offers nothing (simple tools)."""
+    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
+
+
+def _warn_of_small_backlog() -> None:
+    try:
+        cap = int(Path("/proc/sys/net/core/somaxconn").read_text(encoding="ascii"))
+    except OSError:
+        return  # not Linux
+    if cap < LISTEN_BACKLOG:
+        _log.warning("listen_backlog_capped", somaxconn=cap, wanted=LISTEN_BACKLOG)
+
+
+def _hide(url: str) -> str:
+    """Return the journal's URL without user and password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

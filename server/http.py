@@ -1,0 +1,214 @@
+"""Plain HTTP beside the WebSocket, on the same port: probes, tokens, and who may open a socket.
+
+    GET  /ws      -> a token in `Authorization` is checked here, then the WebSocket handshake
+    GET  /livez   -> 200 while the event loop runs
+    GET  /readyz  -> 200, or 503 with the reasons
+    POST /token   -> name and password (HTTP Basic) against a token; no request body
+
+A browser learns nothing from a refused handshake (it reports 1006 whatever the status), so only
+what programs send is refused here; the rest is refused after the handshake, with a close code.
+"""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import structlog
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.http11 import Request, Response
+
+from server.auth import Identity, KeysUnavailable, Unauthenticated, Verifier
+from server.journal.log import JournalError
+from server.journal.store import User
+from server.users import Accounts, LoginRefused, TooManyLogins
+
+TOKEN_NAMES: Final = frozenset({"token", "access_token", "jwt", "authorization"})
+"""Query parameters that look like a token: URLs end up in logs and histories."""
+
+_log = structlog.get_logger(__name__)
+
+Issue = Callable[[User], tuple[str, float]]
+"""Makes the token of a user; returns it with its life in seconds."""
+
+
+class Connection(ServerConnection):
+    """A WebSocket whose handshake may have brought an identity (`Authorization: Bearer`)."""
+
+    identity: Identity | None = None
+
+
+class _HttpError(Exception):
+    """A response other than success."""
+
+    def __init__(self, status: HTTPStatus, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class HttpRoutes:
+    """Answers requests; used as `process_request` of the WebSocket server.
+
+    `readiness` returns why the server is not ready (nothing: it is). `issue` is None when this
+    server has no secret to sign tokens with.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: Verifier,
+        accounts: Accounts,
+        issue: Issue | None,
+        readiness: Callable[[], list[str]],
+    ) -> None:
+        self._verifier = verifier
+        self._accounts = accounts
+        self._issue = issue
+        self._readiness = readiness
+
+    async def __call__(self, connection: Connection, request: Request) -> Response | None:
+        """Return a response, or None to go on with the WebSocket handshake."""
+        url = urlsplit(request.path)
+        try:
+            match url.path:
+                case "/ws":
+                    _check_method(request, "GET")
+                    _refuse_token_in_url(url.query)
+                    for name in ("Origin", "Host"):  # the gateway goes by them
+                        _header(request, name)
+                    await self._identify(connection, request)
+                    return None
+                case "/livez":
+                    _check_method(request, "GET")
+                    return _json(HTTPStatus.OK, {"status": "live"})
+                case "/readyz":
+                    _check_method(request, "GET")
+                    return self._ready()
+                case "/token":
+                    _check_method(request, "POST")
+                    return await self._token(connection, request)
+                case _:
+                    return _json(HTTPStatus.NOT_FOUND, {"error": _NOTHING_HERE})
+        except _HttpError as error:
+            return _json(error.status, {"error": str(error)}, error.headers)
+
+    # WebSocket
+
+    async def _identify(self, connection: Connection, request: Request) -> None:
+        value = _header(request, "Authorization")
+        if value is None:
+            return
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() != "bearer":
+            raise _unauthorized("Bearer", f"use Authorization: Bearer, not {scheme[:32]!r}")
+        try:
+            connection.identity = await self._verifier.verify(token.strip())
+        except Unauthenticated as error:
+            raise _unauthorized("Bearer", str(error)) from None
+        except KeysUnavailable as error:
+            raise _unavailable(str(error)) from None
+
+    # Probes
+
+    def _ready(self) -> Response:
+        reasons = self._readiness()
+        if reasons:
+            return _json(
+                HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": reasons}
+            )
+        return _json(HTTPStatus.OK, {"status": "ready"})
+
+    # Tokens
+
+    async def _token(self, connection: Connection, request: Request) -> Response:
+        if self._issue is None:
+            raise _HttpError(HTTPStatus.NOT_FOUND, "this server issues no tokens")
+        name, password = _basic(_header(request, "Authorization"))
+        address = str(connection.remote_address[0]) if connection.remote_address else ""
+        try:
+            user = await self._accounts.login(name, password, address)
+        except LoginRefused as error:
+            _log.info("login_refused", address=address)
+            raise _unauthorized("Basic", str(error)) from None
+        except TooManyLogins as error:
+            wait = str(max(1, math.ceil(error.retry_after_seconds)))
+            raise _HttpError(HTTPStatus.TOO_MANY_REQUESTS, str(error), Retry_After=wait) from None
+        except JournalError as error:
+            _log.warning("login_failed", error=str(error))
+            raise _unavailable("the users cannot be read now: try again later") from None
+        token, seconds = self._issue(user)
+        body = {"access_token": token, "token_type": "Bearer", "expires_in": int(seconds)}
+        return _json(HTTPStatus.OK, body, {"Cache-Control": "no-store"})  # RFC 6749 section 5.1
+
+
+_NOTHING_HERE: Final = (
+    "nothing is here: the WebSocket is at /ws, and there are /livez, /readyz and POST /token"
+)
+
+
+def _check_method(request: Request, allowed: str) -> None:
+    if request.method != allowed:
+        raise _HttpError(
+            HTTPStatus.METHOD_NOT_ALLOWED, f"use {allowed}, not {request.method}", Allow=allowed
+        )
+
+
+def _refuse_token_in_url(query: str) -> None:
+    names = {name.lower() for name in parse_qs(query, keep_blank_values=True)}
+    if found := sorted(names & TOKEN_NAMES):
+        raise _HttpError(
+            HTTPStatus.BAD_REQUEST,
+            f"{found[0]} in the URL: URLs are logged. "
+            "Send the token in the hello frame, or as Authorization: Bearer",
+        )
+
+
+def _header(request: Request, name: str) -> str | None:
+    try:
+        return request.headers.get(name)
+    except MultipleValuesError:
+        raise _HttpError(HTTPStatus.BAD_REQUEST, f"more than one {name} header") from None
+
+
+def _basic(value: str | None) -> tuple[str, str]:
+    """Return name and password of an `Authorization: Basic` header (RFC 7617)."""
+    scheme, _, encoded = (value or "").partition(" ")
+    if scheme.lower() != "basic":
+        raise _unauthorized("Basic", "send name and password as Authorization: Basic")
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        text = ""
+    name, colon, password = text.partition(":")
+    if not colon:
+        raise _unauthorized("Basic", "the Authorization header is not NAME:PASSWORD in base64")
+    return name, password
+
+
+def _unauthorized(scheme: str, message: str) -> _HttpError:
+    challenge = f'{scheme} realm="queuesystem"' + (', charset="UTF-8"' if scheme == "Basic" else "")
+    return _HttpError(HTTPStatus.UNAUTHORIZED, message, WWW_Authenticate=challenge)
+
+
+def _unavailable(message: str) -> _HttpError:
+    return _HttpError(HTTPStatus.SERVICE_UNAVAILABLE, message, Retry_After="1")
+
+
+def _json(status: HTTPStatus, body: object, headers: dict[str, str] | None = None) -> Response:
+    data = msgspec.json.encode(body) + b"\n"
+    fields = Headers(
+        {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            "Connection": "close",
+            "X-Content-Type-Options": "nosniff",
+            **(headers or {}),
+        }
+    )
+    return Response(status.value, status.phrase, fields, data)

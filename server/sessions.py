@@ -1,0 +1,116 @@
+"""All sessions of this process: opening, resuming, expiring them. One live connection each."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+
+from server.journal.entries import Snapshot
+from server.journal.state import RequestState, SessionState
+from server.session import Rules, Session
+from server.worker import Runtime, Worker
+
+END_SECONDS: Final = 2.0
+"""How long a stopping server waits for handlers that were cancelled."""
+
+_log = structlog.get_logger(__name__)
+
+
+class TooManySessions(Exception):
+    """The process holds `max_sessions` sessions."""
+
+
+class Seat:
+    """A session with its worker; `idle_since` is when its last connection went (Unix time)."""
+
+    __slots__ = ("idle_since", "session", "worker")
+
+    def __init__(self, session: Session, worker: Worker, now: float) -> None:
+        self.session = session
+        self.worker = worker
+        self.idle_since = now
+        worker.session = session
+
+
+class Sessions:
+    """The sessions by id. `max_sessions` bounds those that clients open."""
+
+    def __init__(self, rules: Rules, runtime: Runtime, max_sessions: int) -> None:
+        self._rules = rules
+        self._runtime = runtime
+        self._max_sessions = max_sessions
+        self._seats: dict[str, Seat] = {}
+
+    def __iter__(self) -> Iterator[Seat]:
+        return iter(list(self._seats.values()))
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def resume(self, session_id: str, subject: str) -> Seat | None:
+        """Return the session if it is there and `subject`'s own; a foreign one is not revealed."""
+        seat = self._seats.get(session_id)
+        if seat is None or seat.session.state.closed:
+            return None
+        return seat if seat.session.state.subject == subject else None
+
+    def open(self, subject: str, scope: str) -> Seat:
+        """Begin a new session under an id nobody can guess. Raises TooManySessions."""
+        if len(self._seats) >= self._max_sessions:
+            raise TooManySessions
+        session_id = secrets.token_urlsafe(18)
+        worker = Worker(self._runtime, self._rules.limits.window)
+        session = Session.open(session_id, subject, scope, self._rules, worker)
+        return self._add(session, worker)
+
+    def recover(self, state: SessionState) -> Seat:
+        """Take over a session of an earlier owner; its unfinished requests are queued again."""
+        worker = Worker(self._runtime, max(self._rules.limits.window, len(state.live)))
+        seat = self._add(Session(state, self._rules, worker), worker)
+        seat.session.recover()
+        return seat
+
+    def drop_if_over(self, seat: Seat) -> None:
+        """Forget a closed session whose last request has ended."""
+        if seat.session.state.is_over() and seat.worker.running is None:
+            self._seats.pop(seat.session.state.id, None)
+
+    def sweep(self, now: float, session_ttl_seconds: float, result_ttl_seconds: float) -> None:
+        """End sessions nobody resumed, forget old results, and drop what is over."""
+        for seat in self:
+            session = seat.session
+            away = session.out is None and not session.state.closed
+            if away and now - seat.idle_since >= session_ttl_seconds:
+                _log.info("session_expired", session=session.state.id)
+                session.close(cancel=False)
+            if not session.state.closed:
+                session.expire_results(now - result_ttl_seconds)
+            self.drop_if_over(seat)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Let running requests end within that time; the others stay in the journal."""
+        self._runtime.draining = True
+        tasks = [task for seat in self if (task := seat.worker.drain()) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_seconds)
+        ending = [task for seat in self if (task := seat.worker.end()) is not None]
+        if ending:
+            await asyncio.wait(ending, timeout=END_SECONDS)
+
+    def stuck(self) -> list[RequestState]:
+        """Return the requests whose handlers go on though the server stops."""
+        return [r for seat in self if (r := seat.worker.running) is not None and seat.worker.alive]
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield a snapshot of each session that is there now and still there when it is reached."""
+        for session_id in list(self._seats):
+            seat = self._seats.get(session_id)
+            if seat is not None:
+                yield seat.session.state.snapshot()
+
+    def _add(self, session: Session, worker: Worker) -> Seat:
+        seat = Seat(session, worker, self._rules.clock())
+        self._seats[session.state.id] = seat
+        return seat

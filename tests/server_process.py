@@ -1,0 +1,132 @@
+"""The real server as a subprocess, to be killed and started again on the same port and journal."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from server.tokens import issue_token
+
+ROOT = Path(__file__).parents[1]
+SECRET = "a-secret-of-the-tests-" + "x" * 32
+START_SECONDS = 30
+
+
+def free_port() -> int:
+    """Return a port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def token(subject: str = "alice", **claims: Any) -> str:
+    """Return a token this server takes."""
+    options: dict[str, Any] = {
+        "ttl_seconds": 3600,
+        "scope": None,
+        "audience": None,
+        "issuer": None,
+        "now": time.time(),
+    } | claims
+    return issue_token(SECRET, subject, **options)
+
+
+class ServerProcess:
+    """One server; `start` waits until it is ready, `kill` is SIGKILL."""
+
+    def __init__(self, directory: Path, journal: str | None = None, **settings: Any) -> None:
+        self.port = free_port()
+        self.directory = directory
+        self.log = directory / "server.log"
+        self.journal = journal or f"sqlite:///{directory / 'journal.db'}"
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("QUEUESYSTEM_")}
+        ours = {
+            "port": self.port,
+            "admin_port": free_port(),
+            "journal": self.journal,
+            "jwt_secret": SECRET,
+            "log_format": "json",
+        } | self.settings
+        clean["PYTHONPATH"] = str(ROOT)  # for the handlers of the tests
+        return clean | {f"QUEUESYSTEM_{name.upper()}": str(value) for name, value in ours.items()}
+
+    def spawn(self) -> None:
+        """Start the process without waiting for it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "server", "serve"],
+                cwd=self.directory,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_ready(self) -> None:
+        """Wait until /readyz says yes."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended:\n{self.log.read_text()}")
+            try:
+                with urllib.request.urlopen(f"{self.http}/readyz", timeout=5):  # noqa: S310
+                    return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"not ready:\n{self.log.read_text()}") from None
+                time.sleep(0.02)
+
+    def start(self) -> None:
+        self.spawn()
+        self.wait_ready()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would have it."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, timeout: float = 60) -> int:
+        """SIGTERM; return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def close(self) -> None:
+        """End it however it stands (for fixtures)."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    async def astart(self) -> None:
+        """`start` without holding up the loop."""
+        await asyncio.to_thread(self.start)
+
+    async def restart(self) -> None:
+        """SIGKILL and start again."""
+        await asyncio.to_thread(self.kill)
+        await self.astart()
+
+
+def unique(prefix: str = "id") -> str:
+    """Return an id nobody used."""
+    return f"{prefix}-{secrets.token_hex(6)}"
