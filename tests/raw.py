@@ -50,6 +50,13 @@ class RawClient:
         """Return the first frame of that type (and request id), passing over others."""
         return (await self.until(type, id))[-1]
 
+    async def all_of(self, *wanted: tuple[str, str]) -> None:
+        """Receive until a frame of each of these types and ids has come, in any order."""
+        missing = set(wanted)
+        while missing:
+            frame = await self.receive()
+            missing.discard((frame["type"], frame.get("id", "")))
+
     async def hello(self, **more: Any) -> Frame:
         """Say hello as alice (unless told otherwise) and return the welcome."""
         await self.send({"type": "hello", "token": token(), **more})
