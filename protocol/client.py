@@ -22,6 +22,8 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal, NoReturn
 
 from websockets.asyncio.client import ClientConnection
@@ -92,9 +94,11 @@ async def connect(
     session of that id, see `Session.detach`. After `connect_timeout_seconds` without a first
     connection, and `give_up_after_seconds` without a later one, it gives up.
 
-    When results of `buffer_bytes` wait to be taken, nothing more is read until half of them are;
-    the server then holds its handler back, and one day the connection (`max_message_bytes` is
-    the largest message that is read at all).
+    When results of `buffer_bytes` wait to be taken, nothing more is read until half of them are,
+    and the server holds its handler back. So take the results of requests in their order, or at
+    the same time. When nobody takes any for long, the server drops the connection, and runs on
+    until the results exceed its own bounds. `max_message_bytes` is the largest message that is
+    read at all; it must hold the largest single result.
 
     Leaving the block ends the session: requests the server accepted still run, their results are
     not kept, requests that wait on this side are not sent. So wait for what matters.
@@ -152,7 +156,7 @@ class Session:
         self._rules = Rules(
             prefix=secrets.token_hex(4),
             random=random.random,
-            client=client or ClientInfo("queuesystem-python"),
+            client=client or ClientInfo("queuesystem-python", _version()),
             resume=resume,
             buffer_bytes=buffer_bytes,
         )
@@ -246,6 +250,7 @@ class Session:
         self._closing = True
         try:
             if connection is not None:
+                self._room.set()
                 self._rules.acknowledge()
                 with suppress(ConnectionClosed):
                     while message := self._rules.take():
@@ -308,17 +313,22 @@ class Session:
 
     async def _visit(self) -> NoReturn:
         """Connect, and stay until the connection is gone. Raises Loss and ConnectionFailed."""
-        token = await self._fetch_token()
-        connection = await dial(self.url, max_message_bytes=self._max_message_bytes, tls=self._tls)
+        connection: ClientConnection | None = None
         try:
-            welcome, frames = await greet(connection, self._rules.hello(token))
+            async with asyncio.timeout(self._patience.left(self._loop.time())):
+                token = await self._fetch_token()
+                connection = await dial(
+                    self.url, max_message_bytes=self._max_message_bytes, tls=self._tls
+                )
+                welcome, frames = await greet(connection, self._rules.hello(token))
             self._welcomed(connection, welcome)
             self._rules.receive(frames, self._loop.time())
             await self._serve(connection)
         except (ConnectionClosed, OSError) as error:
             raise loss_of(error) from error
         finally:
-            connection.transport.abort()  # does nothing to one that is closed already
+            if connection is not None:
+                connection.transport.abort()  # does nothing to one that is closed already
 
     def _welcomed(self, connection: ClientConnection, welcome: Welcome) -> None:
         now = self._loop.time()
@@ -496,3 +506,11 @@ class Session:
         if tasks:
             await asyncio.wait(tasks)
         self._fail(ConnectionFailed(reason))
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("queuesystem")
+    except PackageNotFoundError:  # used without being installed
+        return ""

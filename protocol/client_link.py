@@ -4,6 +4,7 @@ Every failure becomes a Loss; Patience says how long to wait then, or that it is
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -38,6 +39,8 @@ STEADY_SECONDS: Final = 1.0
 TOKENS_REFUSED_MAX: Final = 3
 """So many tokens in a row that the server calls expired mean that the clocks differ."""
 
+_websocket_log = logging.getLogger(f"{__name__}.websocket")
+_websocket_log.setLevel(logging.INFO)  # at DEBUG it shows what is sent, tokens too
 _RETRYABLE_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -67,8 +70,8 @@ def loss_of(error: Exception) -> Loss:
             return Loss(message, status, fatal=status not in _RETRYABLE_STATUS)
         case ssl.SSLCertVerificationError():
             return Loss(str(error), fatal=True)
-        case InvalidMessage() | OSError():  # TimeoutError is one
-            return Loss(str(error) or type(error).__name__)
+        case InvalidMessage() | OSError():
+            return Loss(str(error) or "no answer in time")  # TimeoutError has no text
         case _:
             return Loss(str(error) or type(error).__name__, fatal=True)
 
@@ -94,6 +97,8 @@ async def dial(url: str, *, max_message_bytes: int, tls: ssl.SSLContext | None) 
             max_size=max_message_bytes,
             max_queue=16,
             write_limit=64 * 1024,
+            # Logging
+            logger=_websocket_log,
             **more,
         )
     except InvalidURI as error:
@@ -157,6 +162,12 @@ class Patience:
         self._limit_seconds = self._later_seconds
         self._refused = 0
 
+    def left(self, now: float) -> float:
+        """Return the seconds until it gives up, if there is no connection until then."""
+        return (
+            self._limit_seconds if self._since is None else self._since + self._limit_seconds - now
+        )
+
     def after(self, loss: Loss, now: float, wish_seconds: float | None = None) -> float:
         """Return the seconds to wait; `wish_seconds` is what the server asked for.
 
@@ -172,7 +183,7 @@ class Patience:
             self._welcomed_at = None
         if self._since is None:
             self._since = now
-        left = self._since + self._limit_seconds - now
+        left = self.left(now)
         if left <= 0:
             raise ConnectionFailed(f"gave up after {self._limit_seconds:g} s: {loss}", loss.code)
         delay = backoff(self._failures, RECONNECT_BASE_SECONDS, RECONNECT_CAP_SECONDS, self._random)

@@ -28,6 +28,8 @@ from protocol.client_errors import (
 from protocol.codec import FrameError, encode
 from protocol.codes import ErrorCode
 
+ID_LENGTH_MAX: Final = 128
+"""What the protocol allows."""
 REQUESTS_MAX: Final = 10_000
 """Unfinished requests the client holds, sent or not; `submit` then raises TooManyRequests."""
 REQUEST_BYTES_MAX: Final = 64 * 2**20
@@ -115,12 +117,14 @@ class Rules:
     ) -> Call:
         """Put a request at the end of the line.
 
-        Raises TooManyRequests, ValueError for an id in use, and TypeError or ValueError for
-        params that JSON cannot hold.
+        Raises TooManyRequests, ValueError for an id in use or of a wrong length, and TypeError or
+        ValueError for params that JSON cannot hold.
         """
         number = self._number + 1
         if request_id is None:
             request_id = f"{self._prefix}-{number}"
+        elif not 0 < len(request_id) <= ID_LENGTH_MAX:
+            raise ValueError(f"an id has 1 to {ID_LENGTH_MAX} characters, not {len(request_id)}")
         elif request_id in self.calls:
             raise ValueError(f"the request {request_id} is not finished: choose a new id")
         else:
@@ -274,7 +278,6 @@ class Rules:
     def lost(self) -> None:
         """Note that the connection is gone."""
         self.online = False
-        self._control.clear()
         self._ack_at = self._retry_at = None
         self._acked = 0  # the last acknowledgement may not have arrived
 

@@ -120,7 +120,7 @@ def _token(arguments: Namespace, settings: Settings) -> str | Callable[[], str]:
     )
     if given:
         return given
-    need_secret(settings, f"no token can be signed; give one with --token or {TOKEN_NAME}")
+    need_secret(settings, f"no token can be signed, and none is given (--token, {TOKEN_NAME})")
     subject = arguments.subject or _account()
     return lambda: make_token(settings, subject)
 

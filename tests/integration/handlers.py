@@ -106,5 +106,5 @@ def _note(path: str, request: Request) -> None:
 
 async def _wait_for(gate: str | None) -> None:
     # A file is what opens a gate from outside of this process, before and after it was killed.
-    while gate is not None and not Path(gate).exists():  # noqa: ASYNC240
-        await asyncio.sleep(0.005)  # noqa: ASYNC110
+    while gate is not None and not Path(gate).exists():
+        await asyncio.sleep(0.005)

@@ -122,7 +122,7 @@ async def test_a_request_sent_again_is_not_run_again(server: ServerProcess, tmp_
         await client.next("done", "a")
         await client.request("a", "append", params={"path": path})
         again = await client.next("accepted", "a")
-        while not again.get("state") == "ended":
+        while again.get("state") != "ended":
             again = await client.next("accepted", "a")
         assert again["duplicate"]
     assert Path(path).read_text() == "a 1\n"

@@ -1,0 +1,159 @@
+"""A WebSocket client that costs next to nothing, so that a benchmark measures the server.
+
+Frames are made by hand with a masking key of zero: legal on the wire, and masking is free.
+"""
+
+import asyncio
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Final, cast
+
+_TEXT: Final = 0x81  # FIN and opcode 1, RFC 6455 section 5.2
+_CLOSE: Final = 0x88
+_PING: Final = 0x89
+_PONG: Final = 0x8A
+_MASKED: Final = 0x80
+_NO_MASK: Final = b"\0\0\0\0"
+_ONE_BYTE_MAX: Final = 125
+_TWO_BYTES_MAX: Final = 0xFFFF
+_TWO_BYTES: Final = 126
+_EIGHT_BYTES: Final = 127
+HANDSHAKE_BYTES_MAX: Final = 16 * 1024
+
+
+class ConnectionFailed(Exception):
+    """The connection could not be made, or ended before the load was over."""
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return a text message as a client sends it."""
+    return _frame(_TEXT, payload)
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size <= _ONE_BYTE_MAX:
+        head = bytes((first, _MASKED | size))
+    elif size <= _TWO_BYTES_MAX:
+        head = bytes((first, _MASKED | _TWO_BYTES)) + size.to_bytes(2)
+    else:
+        head = bytes((first, _MASKED | _EIGHT_BYTES)) + size.to_bytes(8)
+    return head + _NO_MASK + payload
+
+
+class RawClient(asyncio.Protocol):
+    """One connection. What arrives together comes in one call of `take` (messages in order).
+
+    `take` must not raise. `closed` is done when the connection is gone, with an exception if it
+    went without a closing handshake; `close_code` is what the server said then.
+    """
+
+    def __init__(self, path: str, subprotocol: str | None, take: Callable[[list[bytes]], None]):
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.close_code: int | None = None
+        self._transport: asyncio.Transport | None = None
+        self._path = path
+        self._subprotocol = subprotocol
+        self._take = take
+        self._rest = b""
+        self._closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        host, port = transport.get_extra_info("peername")[:2]
+        lines = [
+            f"GET {self._path} HTTP/1.1",
+            f"Host: {host}:{port}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {b64encode(os.urandom(16)).decode()}",
+            "Sec-WebSocket-Version: 13",
+        ]
+        if self._subprotocol is not None:
+            lines.append(f"Sec-WebSocket-Protocol: {self._subprotocol}")
+        self.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        position = 0
+        if not self.opened.done():
+            position = self._handshake(data)
+            if position == 0:
+                return
+        messages: list[bytes] = []
+        end = len(data)
+        while end - position >= 2:  # the shortest head there is
+            size = data[position + 1]
+            start = position + 2
+            if size == _TWO_BYTES:
+                start += 2
+                size = int.from_bytes(data[position + 2 : start])
+            elif size == _EIGHT_BYTES:
+                start += 8
+                size = int.from_bytes(data[position + 2 : start])
+            stop = start + size
+            if stop > end:
+                break
+            if data[position] == _TEXT:
+                messages.append(data[start:stop])
+            else:
+                self._control(data[position], data[start:stop])
+            position = stop
+        self._rest = data[position:]
+        if messages:
+            self._take(messages)
+
+    def _handshake(self, data: bytes) -> int:
+        """Return where the first frame starts, or 0 while the response is not complete."""
+        head, blank, _ = data.partition(b"\r\n\r\n")
+        if not blank and len(data) < HANDSHAKE_BYTES_MAX:
+            self._rest = data
+            return 0
+        if not head.startswith(b"HTTP/1.1 101 "):
+            self._fail(f"the handshake was answered with {head[:80]!r}")
+            return 0
+        self.opened.set_result(None)
+        return len(head) + len(blank)
+
+    def _control(self, first: int, payload: bytes) -> None:
+        if first == _PING:
+            self.write(_frame(_PONG, payload))
+        elif first == _CLOSE:
+            self.close_code = int.from_bytes(payload[:2])
+            if not self._closing:
+                self.write(_frame(_CLOSE, payload[:2]))
+        elif first != _PONG:
+            # Neither server sends fragments or binary messages.
+            self._fail(f"a frame that starts with {first:#04x} was not expected")
+
+    def _fail(self, message: str) -> None:
+        for future in (self.opened, self.closed):
+            if not future.done():
+                future.set_exception(ConnectionFailed(message))
+                future.exception()  # whoever waits for the other one hears of it
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.close_code is None or not self.opened.done():
+            self._fail(f"the connection was lost: {exc or 'the server ended it'}")
+        elif not self.closed.done():
+            self.closed.set_result(None)
+
+    def write(self, data: bytes) -> None:
+        """Write frames; nothing happens on a connection that is not there."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        """End the connection at once, if there is one."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Begin the closing handshake; the server's frames before its answer still arrive."""
+        self._closing = True
+        self.write(_frame(_CLOSE, (1000).to_bytes(2)))
