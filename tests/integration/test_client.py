@@ -358,7 +358,7 @@ async def test_a_session_that_stands_still_says_so_in_the_log(
         connect(server.url, token="t", buffer_bytes=1) as session,
     ):
         first, second = session.request("m"), session.request("m")
-        while not caplog.records:  # noqa: ASYNC110 - there is nothing else to wait for
+        while not caplog.records:
             await asyncio.sleep(0.001)
         assert await first.results() == ["x"]
         await second

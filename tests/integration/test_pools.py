@@ -358,7 +358,7 @@ async def test_a_process_outlives_the_signals_of_its_group(single: Pools) -> Non
 
 async def test_a_process_outlives_those_signals_while_it_starts(single: Pools) -> None:
     call = asyncio.create_task(single.run_process(add, 2, 3))
-    while not (started := children()):  # noqa: ASYNC110 - nothing tells us
+    while not (started := children()):
         await asyncio.sleep(0)
     for child in started:
         assert child.pid is not None

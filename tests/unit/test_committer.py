@@ -37,9 +37,7 @@ def log() -> GatedLog:
 
 
 @pytest.fixture
-async def committer(
-    log: Any, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Committer]:
+async def committer(log: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Committer]:
     monkeypatch.setattr(module, "RETRY_SECONDS", (0,))
     typed: Log = log
     committer = Committer(typed, "me")
@@ -97,9 +95,7 @@ async def test_riders_wait_for_the_next_commit(committer: Committer, log: GatedL
     assert log.commits == [(1, [Authorized("s", "a"), entry(1)])]
 
 
-async def test_many_riders_are_committed_by_themselves(
-    committer: Committer, log: GatedLog
-) -> None:
+async def test_many_riders_are_committed_by_themselves(committer: Committer, log: GatedLog) -> None:
     log.gate.set()
     for _ in range(RIDERS_MAX + 1):
         committer.ride(Authorized("s", "a"))

@@ -56,9 +56,7 @@ def test_the_journal_knows_nothing_of_sockets_and_sessions(path: Path) -> None:
     assert not {name for name in imports(path) if name.startswith("websockets")}
 
 
-@pytest.mark.parametrize(
-    "path", [*files("server"), *files("protocol")], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", [*files("server"), *files("protocol")], ids=lambda path: path.name)
 def test_what_ships_imports_no_tests_and_no_scripts(path: Path) -> None:
     assert not {n for n in imports(path) if n.split(".")[0] in {"tests", "scripts", "pytest"}}
 
@@ -93,6 +91,9 @@ def test_the_spec_lists_every_close_code_with_what_to_do(code: int) -> None:
     table = [line for line in SPEC.split("\n## 6.")[1].split("\n") if line.startswith("|")]
     rows = [line for line in table if str(int(code)) in line]
     assert rows
-    assert rows[0].rsplit("|", 2)[1].strip().startswith(
-        "yes" if codes.should_reconnect(code) else "no"
+    assert (
+        rows[0]
+        .rsplit("|", 2)[1]
+        .strip()
+        .startswith("yes" if codes.should_reconnect(code) else "no")
     )
