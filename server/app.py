@@ -41,7 +41,7 @@ from server.origins import Origins
 from server.pools import Pools
 from server.recovery import new_owner, recover
 from server.scopes import split_scopes
-from server.session import Limits, Rules
+from server.session import Limits, Memory, Rules
 from server.sessions import Sessions
 from server.settings import Settings, SettingsError
 from server.tokens import issue_token
@@ -140,6 +140,7 @@ class App:
         return Rules(
             epoch=epoch,
             limits=Limits(settings.window, settings.max_unacked, settings.max_result_bytes),
+            memory=Memory(settings.result_memory_bytes),
             journal=self._committer,
             check=check,
             clock=time.time,

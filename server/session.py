@@ -107,6 +107,25 @@ class Limits(Struct, frozen=True):
     max_result_bytes: int
 
 
+class Memory:
+    """What the unacknowledged results of all sessions are counted for; `limit_bytes` bounds it.
+
+    At the bound no session takes further requests; those taken run on, each session within its
+    own `max_result_bytes`.
+    """
+
+    __slots__ = ("held_bytes", "limit_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Tell whether further requests must be refused."""
+        return self.held_bytes >= self.limit_bytes
+
+
 class Rules(Struct, frozen=True):
     """What all sessions of a process share.
 
@@ -116,6 +135,7 @@ class Rules(Struct, frozen=True):
 
     epoch: str
     limits: Limits
+    memory: Memory
     journal: Journal
     check: Callable[[str, Raw, str], object]
     clock: Callable[[], float]
@@ -192,7 +212,7 @@ class Session:
                 for index in range(request.dropped, request.dropped + len(request.results)):
                     self._events.append((request, index))
                     data = request.results[index - request.dropped]
-                    self._unacked_bytes += len(data) + EVENT_BYTES
+                    self._hold(len(data) + EVENT_BYTES)
                 self._events.append((request, END))
         self._next_seq = len(self._events) + 1
 
@@ -214,7 +234,7 @@ class Session:
         self._events.clear()
         self._tail = []
         self._tail_bytes = 0
-        self._unacked_bytes = 0
+        self._hold(-self._unacked_bytes)
 
     def expire_results(self, before: float) -> None:
         """Forget ended requests that were accepted before that Unix time (`result_ttl`)."""
@@ -392,6 +412,11 @@ class Session:
                 f"{unacked} ended requests with {self._unacked_bytes} bytes of results "
                 "are unacknowledged: send ack, then send again",
             )
+        if self._rules.memory.full:
+            raise Refused(
+                ErrorCode.OVERLOADED,
+                "the server holds as many unacknowledged results as it may: send again later",
+            )
         if not self._rules.journal.available:
             raise Refused(
                 ErrorCode.JOURNAL_UNAVAILABLE,
@@ -492,7 +517,12 @@ class Session:
                 self._tail_first = upto
                 self._tail_bytes -= sum(map(len, acked))
                 held = held + acked
-        self._unacked_bytes -= sum(map(len, held)) + EVENT_BYTES * len(held)
+        self._hold(-(sum(map(len, held)) + EVENT_BYTES * len(held)))
+
+    def _hold(self, size: int) -> None:
+        """Count `size` bytes of unacknowledged results more."""
+        self._unacked_bytes += size
+        self._rules.memory.held_bytes += size
 
     # What the worker says
 
@@ -522,7 +552,7 @@ class Session:
         size = len(data) + EVENT_BYTES
         if self._unacked_bytes + size > self._rules.limits.max_result_bytes:
             raise ResultTooLarge
-        self._unacked_bytes += size
+        self._hold(size)
         self._tail.append(data)
         self._tail_bytes += len(data)
         index = self._produced

@@ -107,7 +107,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 2**20
     max_result_bytes: Annotated[
-        _Bytes, Meta(description="unacknowledged results one request may have")
+        _Bytes, Meta(description="unacknowledged results a session may have")
     ] = 16 * 2**20
     max_unacked: Annotated[
         _Count, Meta(description="ended requests kept until acknowledged, per session")
@@ -117,7 +117,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="output a connection may have waiting before its handler has to wait"),
     ] = 256 * 2**10
     result_memory_bytes: Annotated[
-        _Bytes, Meta(description="unacknowledged results kept in memory, of all sessions")
+        _Bytes,
+        Meta(description="unacknowledged results of all sessions together"),
     ] = 256 * 2**20
     checkpoint_bytes: Annotated[
         _Bytes, Meta(description="growth of the journal until the next checkpoint")

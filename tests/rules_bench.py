@@ -11,7 +11,7 @@ from protocol import frames as wire
 from protocol.codes import ErrorCode
 from server.journal.entries import Entry
 from server.journal.state import RequestState, SessionState, State, fold
-from server.session import Limits, Rules, Session
+from server.session import Limits, Memory, Rules, Session
 
 _decoder = msgspec.json.Decoder(wire.ServerFrame)
 
@@ -95,6 +95,7 @@ class Bench:
         check: Callable[[str, Raw, str], object] = lambda _method, _params, _scope: None,
     ) -> None:
         self.now = 1000.0
+        self.memory = Memory(1_000_000)
         self.epochs = 0
         self.window = window
         self.max_unacked = max_unacked
@@ -110,6 +111,7 @@ class Bench:
         return Rules(
             epoch=f"e{self.epochs}",
             limits=Limits(self.window, self.max_unacked, self.max_result_bytes),
+            memory=self.memory,
             journal=self.journal,
             check=self.check,
             clock=lambda: self.now,

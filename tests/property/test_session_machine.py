@@ -15,7 +15,7 @@ from server.handlers import Handlers
 from server.journal.entries import Accepted, Finished, Snapshot, Started
 from server.journal.state import RequestState, State, fold
 from server.recovery import prepare
-from server.session import Session
+from server.session import Memory, Session
 from tests.rules_bench import Bench, ListJournal, ListWork
 
 IDS = [f"id{i}" for i in range(12)]
@@ -253,6 +253,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.started_n = 0
         self.connected = False
         bench.journal = ListJournal()
+        bench.memory = Memory(1_000_000)
         bench.work = ListWork()
         survivor = state.sessions.get("s")
         if survivor is None:
@@ -277,6 +278,7 @@ class SessionMachine(RuleBasedStateMachine):
     def memory_is_accounted_for(self) -> None:
         if hasattr(self, "bench"):
             assert self.bench.session.unacked_bytes >= 0
+            assert self.bench.memory.held_bytes == self.bench.session.unacked_bytes
 
     def teardown(self) -> None:
         """However it went: in the end everything accepted ends, and the client has all of it."""

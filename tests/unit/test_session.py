@@ -427,3 +427,25 @@ def test_an_expired_result_does_not_disturb_later_acks(bench: Bench) -> None:
     bench.run(b"2")
     bench.session.receive(wire.Ack(4))
     assert not bench.session.state.live
+
+
+def test_at_the_bound_of_all_sessions_no_further_request_is_taken(bench: Bench) -> None:
+    bench.memory.limit_bytes = 2 * EVENT_BYTES
+    bench.accept("a")
+    bench.run(b"1", b"2")
+    bench.out.take_all()
+    bench.send("b")
+    frame = only(bench)
+    assert isinstance(frame, wire.Error)
+    assert (frame.code, frame.retryable) == ("overloaded", True)
+    bench.session.receive(wire.Ack(3))
+    bench.accept("b")
+    assert bench.work.queue[-1].id == "b"
+
+
+def test_a_closed_session_holds_no_memory(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(b"1", b"2")
+    assert bench.memory.held_bytes > 0
+    bench.session.close(cancel=False)
+    assert bench.memory.held_bytes == 0
