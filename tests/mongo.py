@@ -1,25 +1,24 @@
 """A MongoDB-compatible daemon as a subprocess, to be killed and started again on its data."""
 
-import asyncio
-import random
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from tests.killable import Killable, free_port
+
 START_SECONDS = 30
 _EXECUTABLE = Path(sys.executable).with_name("secantusd-py")
 
 
-class MongoDaemon:
+class MongoDaemon(Killable):
     """One daemon, fsync on every commit; `start` waits until it answers, `kill` is SIGKILL."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.output = directory / "daemon.log"
-        self.port = _free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
 
     def url(self, database: str) -> str:
         return f"mongodb://127.0.0.1:{self.port}/{database}"
@@ -54,36 +53,3 @@ class MongoDaemon:
         except OSError:
             return False
         return True
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would have it."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> None:
-        """End it however it stands (for fixtures)."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-
-    async def astart(self) -> None:
-        """`start` without holding up the loop."""
-        await asyncio.to_thread(self.start)
-
-    async def restart(self) -> None:
-        """SIGKILL and start again."""
-        await asyncio.to_thread(self.kill)
-        await self.astart()
-
-
-def _free_port() -> int:
-    # Below the range from which systems take the ports of outgoing connections: nothing else
-    # may get this one while the daemon is down, not even the socket that tries to reach it.
-    while True:
-        with socket.socket() as probe:
-            port = random.randrange(15_000, 30_000)  # noqa: S311 - not a secret
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

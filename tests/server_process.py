@@ -1,10 +1,8 @@
 """The real server as a subprocess, to be killed and started again on the same port and journal."""
 
-import asyncio
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,17 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from server.tokens import issue_token
+from tests.killable import Killable, free_port
 
 ROOT = Path(__file__).parents[1]
 SECRET = "a-secret-of-the-tests-" + "x" * 32
 START_SECONDS = 30
-
-
-def free_port() -> int:
-    """Return a port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def token(subject: str = "alice", **claims: Any) -> str:
@@ -38,7 +30,7 @@ def token(subject: str = "alice", **claims: Any) -> str:
     return issue_token(SECRET, subject, **options)
 
 
-class ServerProcess:
+class ServerProcess(Killable):
     """One server; `start` waits until it is ready, `kill` is SIGKILL."""
 
     def __init__(self, directory: Path, journal: str | None = None, **settings: Any) -> None:
@@ -47,7 +39,6 @@ class ServerProcess:
         self.log = directory / "server.log"
         self.journal = journal or f"sqlite:///{directory / 'journal.db'}"
         self.settings = settings
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -100,31 +91,11 @@ class ServerProcess:
         self.spawn()
         self.wait_ready()
 
-    def kill(self) -> None:
-        """SIGKILL, as a crash would have it."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
     def terminate(self, timeout: float = 60) -> int:
         """SIGTERM; return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
-
-    def close(self) -> None:
-        """End it however it stands (for fixtures)."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-
-    async def astart(self) -> None:
-        """`start` without holding up the loop."""
-        await asyncio.to_thread(self.start)
-
-    async def restart(self) -> None:
-        """SIGKILL and start again."""
-        await asyncio.to_thread(self.kill)
-        await self.astart()
 
 
 def unique(prefix: str = "id") -> str:
