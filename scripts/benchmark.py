@@ -1,261 +1,140 @@
-"""Compare queueSystem with a bare `websockets` echo server, in one run on this machine.
+"""The scoreboard: queueSystem against what a bare server or the bare disk does, in one run.
 
-    .venv/bin/python scripts/benchmark.py
-    .venv/bin/python scripts/benchmark.py --points 50x16 --repeat 5 --json result.json
-    .venv/bin/python scripts/benchmark.py --journal mongodb://127.0.0.1/benchmark
+    .venv/bin/python scripts/benchmark.py                      everything, about 8 minutes
+    .venv/bin/python scripts/benchmark.py --short              the main ratios in 20 seconds
+    .venv/bin/python scripts/benchmark.py round_trip memory    these scenarios only
+    .venv/bin/python scripts/benchmark.py throughput --points 50x16 --repeat 5 --json result.json
 
-For every point (connections x unfinished requests of each) both servers are started afresh, one
-after the other, on one core; the load comes from another. Our server has its journal on disk with
-fsync, and a request counts when its `done` has come. Every reply is checked: one that is lost,
-repeated or out of order ends the run with exit code 1.
+for each scenario: (ours and the other, one right after the other) x repeat -> medians -> a line
+
+The server under test has one core and the load another. Absolute numbers depend on the machine,
+ratios matter. A target that is missed is said and changes nothing else; a reply that is lost,
+repeated, changed or out of order, and a server that fails, make the exit code 1.
 """
 
-import argparse
 import json
 import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from types import FrameType
 from typing import Any, Final
 
-import uvloop
-from bench import report
-from bench.load import Dialect, Echo, Point, Queue, Requests, Violation, measure
-from bench.machine import BUSY_LOAD, fdatasync_seconds, filesystem, machine
-from bench.servers import (
-    Cores,
-    Server,
-    ServerFailed,
-    echo_server,
-    new_secret,
-    on_core,
-    queue_server,
-    token,
-    two_cores,
-)
+from bench import options, scoreboard
+from bench.context import SPARE_FILES, Context, Sizes
+from bench.dialects import Violation
+from bench.machine import BUSY_LOAD, filesystem, machine
+from bench.options import Options
+from bench.scenario import NotMeasured, Outcome
+from bench.scenarios import SCENARIOS
+from bench.scoreboard import Figure
+from bench.servers import SERVER_LOG, Cores, ServerFailed, two_cores
 from bench.websocket import ConnectionFailed
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-POINTS: Final = "1x1,50x1,50x16,500x4"
-WINDOW_MIN: Final = 64
-"""What the server allows by default; larger windows are configured."""
-SPARE_FILES: Final = 1000
-SECONDS_MAX: Final = 3600.0
 LOG_CHARACTERS: Final = 4000
-SQLITE: Final = "sqlite:///"
 MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
-
-Start = Callable[[], AbstractContextManager[Server]]
-"""Starts a server, ready and idle."""
-
-
-class Benchmark:
-    """One run: what to measure, where, and for how long."""
-
-    def __init__(self, options: argparse.Namespace, directory: Path, cores: Cores | None) -> None:
-        self._points: list[Point] = options.points
-        self._seconds: float = options.seconds
-        self._warm_up_seconds: float = options.warm_up
-        self._repeat: int = options.repeat
-        self._journal: str | None = options.journal
-        self._directory = directory
-        self._cores = cores
-        self._secret = new_secret()
-        self._requests = Requests()
-        self._journals = 0
-        self.fdatasync_seconds: list[float] = []
-
-    def run(self) -> list[report.Row]:
-        """Measure everything, the repetitions of all points interleaved."""
-        pairs: dict[Point, list[tuple[report.Run, report.Run]]] = {p: [] for p in self._points}
-        for repetition in range(1, self._repeat + 1):
-            for point in self._points:
-                self.fdatasync_seconds.append(fdatasync_seconds(self._directory))
-                echo = self._run_echo(point)
-                ours = self._run_ours(point)
-                pairs[point].append((echo, ours))
-                _progress(
-                    f"{repetition}/{self._repeat} {point}: echo {echo.measurement.rate:.0f}/s, "
-                    f"ours {ours.measurement.rate:.0f}/s"
-                )
-        return [report.Row.of(point, pairs[point]) for point in self._points]
-
-    def _run_echo(self, point: Point) -> report.Run:
-        start = partial(echo_server, self._directory, self._server_core)
-        dialects = [Echo(self._requests) for _ in range(point.connections)]
-        return self._measure(start, point, dialects)
-
-    def _run_ours(self, point: Point) -> report.Run:
-        settings = {
-            "journal": self._journal or self._fresh_journal(),
-            "window": max(WINDOW_MIN, point.window),
-            "max_connections": point.connections + WINDOW_MIN,
-        }
-        start = partial(queue_server, self._directory, self._server_core, self._secret, settings)
-        dialects = [
-            Queue(self._requests, token(self._secret, f"load-{k}"))
-            for k in range(point.connections)
-        ]
-        return self._measure(start, point, dialects)
-
-    @property
-    def _server_core(self) -> int | None:
-        return None if self._cores is None else self._cores.server
-
-    def _fresh_journal(self) -> str:
-        self._journals += 1
-        return f"sqlite:///{self._directory / f'journal-{self._journals}.db'}"
-
-    def _measure(self, start: Start, point: Point, dialects: Sequence[Dialect]) -> report.Run:
-        cpu: list[float] = []
-        with start() as server, on_core(None if self._cores is None else self._cores.load):
-            measurement = uvloop.run(
-                measure(
-                    server.url,
-                    dialects,
-                    point.window,
-                    warm_up_seconds=self._warm_up_seconds,
-                    seconds=self._seconds,
-                    at_edges=lambda: cpu.append(server.cpu_seconds()),
-                )
-            )
-        return report.Run(measurement, cpu[1] - cpu[0])
+FAILURES: Final = (Violation, ConnectionFailed, ServerFailed, OSError)
+"""What says that a server is broken; anything else is a mistake in the benchmark."""
 
 
 def main() -> int:
     """Run as the command line says; return the exit code."""
-    options = _options()
+    chosen = options.parse((__doc__ or "").partition("\n")[0])
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _interrupt)
-    _raise_file_limit(max(point.connections for point in options.points))
+    files_max = _raise_file_limit(chosen.sizes)
     cores = two_cores()
     about = machine()
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=_parent(options)) as name:
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=_parent(chosen)) as name:
         directory = Path(name)
         about["filesystem"] = filesystem(directory)
-        print(_heading(about, options, directory, cores), flush=True)
-        benchmark = Benchmark(options, directory, cores)
+        print(_heading(about, chosen, directory, cores), flush=True)
+        context = Context(
+            directory,
+            cores,
+            chosen.sizes,
+            files_max=files_max,
+            journal=chosen.journal,
+            mongodb=chosen.mongodb,
+        )
         try:
-            rows = benchmark.run()
-        except (Violation, ConnectionFailed, ServerFailed, OSError) as error:
-            _fail(f"{type(error).__name__}: {error}", directory)
-            return 1
+            outcomes, failed = _run(context, chosen.scenarios, chosen.repeat)
         except KeyboardInterrupt:
             print("benchmark: stopped", file=sys.stderr)
             return 128 + signal.SIGINT  # as shells have it
-    _show(options, about, rows, median(benchmark.fdatasync_seconds))
-    return 0
+    _show(chosen, about, outcomes)
+    return 1 if failed else 0
 
 
-def _show(
-    options: argparse.Namespace,
-    about: dict[str, Any],
-    rows: Sequence[report.Row],
-    sync_seconds: float,
-) -> None:
-    """Print the tables, and write the JSON if it was asked for."""
-    print(report.table(rows))
-    print(f"\none fdatasync of a small append: {sync_seconds * 1000:.2f} ms (median)")
-    # The targets are those of the embedded journal, which writes to the disk that was measured.
-    found = report.targets(rows, sync_seconds) if _journal_kind(options) == "sqlite" else []
-    if found:
-        print("\ntargets")
-        print(report.targets_table(found))
-    if options.json is not None:
+def _run(
+    context: Context, names: Sequence[str], repeat: int
+) -> tuple[dict[str, Outcome], list[str]]:
+    """Run the scenarios; one that fails does not keep the others from running.
+
+    Returns what came out by scenario, and the names of those that failed.
+    """
+    outcomes: dict[str, Outcome] = {}
+    failed: list[str] = []
+    for name in names:
+        began = time.monotonic()
+        scenario = SCENARIOS[name](context)
+        try:
+            for repetition in range(1, repeat + 1):
+                scenario.repeat()
+                seconds = time.monotonic() - began
+                _progress(f"{name}: {repetition} of {repeat} after {seconds:.0f} s")
+            outcome = scenario.outcome()
+        except NotMeasured as missing:
+            outcome = Outcome([Figure(name, note=str(missing))], f"not measured: {missing}", {})
+        except FAILURES as error:
+            failed.append(name)
+            message = f"FAILED with {type(error).__name__}: {error}"
+            _fail(f"{name} {message}", context.directory)
+            outcome = Outcome([Figure(name, note=message)], message, {"failed": message})
+        outcomes[name] = outcome
+        print(f"{name}\n{outcome.text}\n", flush=True)
+    return outcomes, failed
+
+
+def _show(chosen: Options, about: dict[str, Any], outcomes: dict[str, Outcome]) -> None:
+    """Print the scoreboard, and write it as JSON and Markdown if that was asked for."""
+    figures = [figure for outcome in outcomes.values() for figure in outcome.figures]
+    print(f"scoreboard\n{scoreboard.table(figures)}")
+    if chosen.json is not None:
         run = {
             "machine": about,
-            "journal": _journal_kind(options),
-            "seconds": options.seconds,
-            "repeat": options.repeat,
-            "fdatasync_seconds": sync_seconds,
+            "journal": chosen.journal_kind,
+            "repeat": chosen.repeat,
+            "sizes": chosen.sizes._asdict(),
+            "scenarios": {name: outcome.data for name, outcome in outcomes.items()},
+            "scoreboard": scoreboard.as_json(figures),
         }
-        text = json.dumps(run | report.as_json(rows, found), indent=2)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        chosen.json.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    if chosen.markdown is not None:
+        chosen.markdown.write_text(scoreboard.as_markdown(figures) + "\n", encoding="utf-8")
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--points", type=_points, default=POINTS, help="CONNECTIONSxWINDOW, comma separated"
-    )
-    parser.add_argument("--seconds", type=_positive, default=4.0, help="time of one measurement")
-    parser.add_argument("--warm-up", type=_positive, default=1.0, help="time before it, in seconds")
-    parser.add_argument(
-        "--repeat", type=_count, default=3, help="measurements of each; medians are shown"
-    )
-    parser.add_argument(
-        "--journal",
-        metavar="URL",
-        help="the server's journal, used again for every measurement and not removed; "
-        "without: a new SQLite file for each",
-    )
-    parser.add_argument(
-        "--directory", type=Path, help="where temporary files go; without: on the project's disk"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
-    options = parser.parse_args()
-    if options.journal is not None and options.journal.startswith(SQLITE):
-        # The server runs in another directory.
-        path = Path(options.journal.removeprefix(SQLITE)).resolve()
-        options.journal = f"{SQLITE}{path}"
-        options.directory = options.directory or path.parent
-    return options
-
-
-def _points(text: str) -> list[Point]:
-    points: list[Point] = []
-    for part in text.split(","):
-        connections, cross, window = part.strip().partition("x")
-        if not cross:
-            raise argparse.ArgumentTypeError(f"{part!r} is not CONNECTIONSxWINDOW, such as 50x16")
-        points.append(Point(_count(connections), _count(window)))
-    return list(dict.fromkeys(points))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= SECONDS_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to {SECONDS_MAX:g}")
-    return value
-
-
-def _parent(options: argparse.Namespace) -> Path:
+def _parent(chosen: Options) -> Path:
     """Return the directory for temporary files: on the project's disk, unless told otherwise."""
-    if options.directory is not None:
-        return options.directory.resolve()
+    if chosen.directory is not None:
+        return chosen.directory.resolve()
     usual = Path(tempfile.gettempdir())
     return usual if usual.stat().st_dev == ROOT.stat().st_dev else ROOT
 
 
-def _heading(
-    about: dict[str, Any], options: argparse.Namespace, directory: Path, cores: Cores | None
-) -> str:
+def _heading(about: dict[str, Any], chosen: Options, directory: Path, cores: Cores | None) -> str:
     kind = about["filesystem"]
     versions = (
         "{cores} cores ({cpu}), {system}, Python {python}, websockets {websockets}, "
         "uvloop {uvloop}, SQLite {sqlite}: absolute numbers are noisy, ratios matter"
     )
     run = (
-        f"journal {_journal_kind(options)}; temporary files in {directory.parent} ({kind}); "
-        f"medians of {options.repeat} x {options.seconds:g} s"
+        f"journal {chosen.journal_kind}; temporary files in {directory.parent} ({kind}); "
+        f"medians of {chosen.repeat} x {chosen.sizes.seconds:g} s"
     )
     lines = [versions.format(**about), run]
     if kind in MEMORY_FILESYSTEMS:
@@ -269,18 +148,24 @@ def _heading(
     return "\n".join(lines) + "\n"
 
 
-def _journal_kind(options: argparse.Namespace) -> str:
-    """Return what kind of store it is; a URL may hold a password."""
-    return "sqlite" if options.journal is None else options.journal.partition(":")[0]
+def _raise_file_limit(sizes: Sizes) -> int:
+    """Allow as many open files as there are connections, if possible; return what is allowed.
 
-
-def _raise_file_limit(connections: int) -> None:
-    """Allow as many open files as there are connections; the servers inherit it."""
+    The servers inherit it.
+    """
+    wanted = SPARE_FILES + max(
+        *(point.connections for point in sizes.points),
+        *sizes.idle_sessions,
+        sizes.storm_connections,
+    )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES
-    if soft < wanted:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -290,7 +175,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _fail(message: str, directory: Path) -> None:
     print(f"benchmark: {message}", file=sys.stderr)
-    log = directory / "server.log"
+    log = directory / SERVER_LOG
     if log.exists():
         text = log.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
         print(f"the end of the server's log:\n{text}", file=sys.stderr)

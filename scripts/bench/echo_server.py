@@ -1,9 +1,13 @@
 """What our server is compared with: `websockets` and nothing else, sending back what it gets.
 
-Run with the port to listen on. The same library, loop and limits as server/app.py, so that the
-difference is what queueSystem does.
+    python echo_server.py PORT LOOP MAX_MESSAGE_BYTES
+
+LOOP is `uvloop`, as server/app.py has it, so that the difference is what queueSystem does, or
+`asyncio`, the loop that the documentation of `websockets` starts a server with. The library and
+the limits are those of server/app.py.
 """
 
+import asyncio
 import sys
 from http import HTTPStatus
 
@@ -12,7 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 
-async def main(port: int) -> None:
+async def main(port: int, max_message_bytes: int) -> None:
     """Serve until the process is ended."""
     async with serve(
         echo,
@@ -25,7 +29,7 @@ async def main(port: int) -> None:
         ping_interval=20,
         ping_timeout=20,
         close_timeout=5,
-        max_size=2**20,
+        max_size=max_message_bytes,
         max_queue=16,
         write_limit=64 * 1024,
         backlog=4096,
@@ -48,4 +52,5 @@ def answer_probe(connection: ServerConnection, request: Request) -> Response | N
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    run = {"uvloop": uvloop.run, "asyncio": asyncio.run}[sys.argv[2]]
+    run(main(int(sys.argv[1]), int(sys.argv[3])))

@@ -2,38 +2,29 @@
 
     window requests out -> a reply -> check it -> one more request -> ... -> stop -> drain -> close
 
-The k-th reply of a connection belongs to its k-th request, so that checking is comparing with
-what comes next: a reply lost, repeated, changed or out of order is a Violation.
+What has to come is a matter of dialects.py; what was counted is in meter.py.
 """
 
 import asyncio
 import gc
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
-from statistics import quantiles
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from protocol import frames as wire
-from protocol.codec import FrameError, decode_server_message, encode
+from .dialects import Dialect, Violation
+from .meter import Measurement, Meter
+from .websocket import ConnectionFailed, RawClient
 
-from .websocket import ConnectionFailed, RawClient, text_frame
-
-ACK_EVENTS: Final = 32
-"""Events are acknowledged in batches of at least so many, with the requests that go out next."""
 CONNECT_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 10.0
-LATENCIES_MIN: Final = 2
-"""Quantiles need as many."""
+FILL_SECONDS: Final = 120.0
+FILL_POLL_SECONDS: Final = 0.02
 CLOSED_NORMALLY: Final = 1000
 CONNECTING_MAX: Final = 50
-"""Handshakes on their way at one time."""
-
-
-class Violation(Exception):
-    """The server broke a promise: what it sent is not what had to come next."""
+"""Handshakes on their way at one time, where that is not what is measured."""
 
 
 class Point(NamedTuple):
@@ -44,225 +35,6 @@ class Point(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.connections}x{self.window}"
-
-
-class Measurement(NamedTuple):
-    """What one server did in `seconds`. Latencies from the socket write to the last reply.
-
-    `load_cpu` is the share of its core that the load generator used.
-    """
-
-    requests: int
-    seconds: float
-    p50_seconds: float
-    p99_seconds: float
-    load_cpu: float
-
-    @property
-    def rate(self) -> float:
-        """Requests per second."""
-        return self.requests / self.seconds
-
-
-class Requests:
-    """Request k of every connection, encoded once: ids are unique in a session only."""
-
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.frames: list[bytes] = []
-        self.data: list[bytes] = []
-
-    def grow(self, count: int) -> None:
-        """Have at least `count` requests."""
-        for k in range(len(self.ids), count):
-            request_id = str(1_000_000 + k)
-            data = encode(f"{request_id} to be or not to be")
-            self.ids.append(request_id)
-            self.frames.append(
-                b'{"type":"request","id":"%b","method":"echo","params":{"text":%b}}'
-                % (request_id.encode(), data)
-            )
-            self.data.append(data)
-
-
-class Dialect(Protocol):
-    """What is said on one connection: who sends what, and what has to come back."""
-
-    path: str
-    subprotocol: str | None
-
-    def hello(self) -> bytes | None:
-        """Return the message that opens, or None; its answer is the first message received."""
-        ...
-
-    def welcomed(self, message: bytes) -> None:
-        """Check the answer to `hello`."""
-        ...
-
-    def encode(self, first: int, count: int) -> bytes:
-        """Return what to write to the socket for requests `first` to `first + count - 1`."""
-        ...
-
-    def take(self, messages: Sequence[bytes]) -> int:
-        """Check `messages`; return how many requests have ended. Raises Violation."""
-        ...
-
-    def bye(self) -> bytes | None:
-        """Return the message that makes the server close, or None when the client has to."""
-        ...
-
-
-class Echo:
-    """A bare server that sends back what it gets: one message for each request."""
-
-    path = "/"
-    subprotocol = None
-
-    def __init__(self, requests: Requests) -> None:
-        self._requests = requests
-        self._next = 0
-
-    def hello(self) -> None:
-        return None
-
-    def welcomed(self, message: bytes) -> None:
-        raise Violation(f"nothing was sent, and {message!r} came back")
-
-    def encode(self, first: int, count: int) -> bytes:
-        requests = self._requests
-        requests.grow(first + count)
-        return b"".join(map(text_frame, requests.frames[first : first + count]))
-
-    def take(self, messages: Sequence[bytes]) -> int:
-        first = self._next
-        last = self._next = first + len(messages)
-        if messages != self._requests.frames[first:last]:
-            expected = self._requests.frames[first:last]
-            raise Violation(f"{expected} was to come next, but this came: {messages}")
-        return len(messages)
-
-    def bye(self) -> None:
-        return None
-
-
-class Queue:
-    """`queuesystem.v1`: all requests that may go out now are one message."""
-
-    path = "/ws"
-    subprotocol = wire.SUBPROTOCOL
-
-    def __init__(self, requests: Requests, token: str) -> None:
-        self._requests = requests
-        self._token = token
-        self._accepted = 0
-        self._results = 0
-        self._done = 0
-        self._seq = 0
-        self._acked = 0
-
-    def hello(self) -> bytes:
-        client = wire.ClientInfo("benchmark")
-        return text_frame(encode(wire.Hello(token=self._token, client=client)))
-
-    def welcomed(self, message: bytes) -> None:
-        first = decode_server_message(message)[0]
-        if not isinstance(first, wire.Welcome) or first.seq or first.requests:
-            raise Violation(f"welcome to a new session was to come next, but this came: {first}")
-
-    def encode(self, first: int, count: int) -> bytes:
-        requests = self._requests
-        requests.grow(first + count)
-        frames = requests.frames[first : first + count]
-        if self._seq - self._acked >= ACK_EVENTS:
-            self._acked = self._seq
-            frames.insert(0, b'{"type":"ack","seq":%d}' % self._seq)
-        return text_frame(b"\n".join(frames))
-
-    def take(self, messages: Sequence[bytes]) -> int:
-        before = self._done
-        for message in messages:
-            for frame in decode_server_message(message):
-                if not self._is_next(frame):
-                    raise Violation(
-                        f"{self._done} done, {self._results} results, {self._accepted} accepted, "
-                        f"last event {self._seq}, and then this came: {frame}"
-                    )
-        return self._done - before
-
-    def _is_next(self, frame: wire.ServerFrame | FrameError) -> bool:
-        """Tell whether this is what its kind has to say next; each kind counts its own k."""
-        requests = self._requests
-        match frame:
-            case wire.Accepted():
-                k = self._accepted
-                self._accepted = k + 1
-                return (
-                    frame.n == k + 1
-                    and k < len(requests.ids)
-                    and frame.id == requests.ids[k]
-                    and not frame.duplicate
-                )
-            case wire.Result():
-                k = self._results
-                self._results = k + 1
-                self._seq += 1
-                return (
-                    k < self._accepted
-                    and frame.seq == self._seq
-                    and frame.id == requests.ids[k]
-                    and frame.index == 0
-                    and bytes(frame.data) == requests.data[k]
-                )
-            case wire.Done():
-                k = self._done
-                self._done = k + 1
-                self._seq += 1
-                return (
-                    k < self._results
-                    and frame.seq == self._seq
-                    and frame.id == requests.ids[k]
-                    and frame.results == 1
-                )
-            case _:
-                return False
-
-    def bye(self) -> bytes:
-        return text_frame(encode(wire.Bye()))
-
-
-class Meter:
-    """What is counted while it runs; outside of that time replies are only checked."""
-
-    def __init__(self) -> None:
-        self.running = False
-        self.latencies: list[float] = []
-        self._seconds = 0.0
-        self._cpu_seconds = 0.0
-
-    def start(self) -> None:
-        """Begin to count."""
-        self.running = True
-        self._cpu_seconds = -time.process_time()
-        self._seconds = -time.perf_counter()
-
-    def stop(self) -> None:
-        """Count no more."""
-        self._seconds += time.perf_counter()
-        self._cpu_seconds += time.process_time()
-        self.running = False
-
-    def measurement(self) -> Measurement:
-        """Return what was counted. Raises ConnectionFailed when it is too little to tell."""
-        if len(self.latencies) < LATENCIES_MIN:
-            raise ConnectionFailed(f"no replies in {self._seconds:.1f} seconds: measure longer")
-        cuts = quantiles(self.latencies, n=100)
-        return Measurement(
-            requests=len(self.latencies),
-            seconds=self._seconds,
-            p50_seconds=cuts[49],
-            p99_seconds=cuts[98],
-            load_cpu=self._cpu_seconds / self._seconds,
-        )
 
 
 class Loop:
@@ -278,8 +50,9 @@ class Loop:
         self._window = window
         self._meter = meter
         self._failure = failure
-        self._sent = 0
-        self._sent_at: deque[float] = deque()
+        self._came = 0
+        self._ended = 0
+        self._sent_at: list[float] = []
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._client = RawClient(dialect.path, dialect.subprotocol, self._take)
 
@@ -316,8 +89,7 @@ class Loop:
         self._client.abort()
 
     def _send(self, count: int) -> None:
-        self._client.write(self._dialect.encode(self._sent, count))
-        self._sent += count
+        self._client.write(self._dialect.encode(len(self._sent_at), count))
         self.unanswered += count
         self._sent_at.extend(repeat(time.perf_counter(), count))
 
@@ -327,23 +99,35 @@ class Loop:
             if not self._ready.done():
                 self._dialect.welcomed(messages.pop(0))
                 self._ready.set_result(None)
-            ended = self._dialect.take(messages)
+            came, ended = self._dialect.take(messages)
         except Violation as error:
             self._fail(error)
             return
+        if came:
+            self._count_results(came, now)
         if ended > self.unanswered:
             self._fail(Violation(f"{ended} requests ended, but {self.unanswered} were on the way"))
         elif ended:
-            self._count(ended, now)
+            self._count_ends(ended, now)
 
-    def _count(self, ended: int, now: float) -> None:
+    def _count_results(self, came: int, now: float) -> None:
+        results = self._dialect.results
+        before = self._came
+        self._came = before + came
+        meter = self._meter
+        if meter.running:
+            meter.results += came
+            # The requests of which this is the first that comes.
+            began = self._sent_at[-(-before // results) : -(-self._came // results)]
+            meter.first_seconds.extend([now - at for at in began])
+
+    def _count_ends(self, ended: int, now: float) -> None:
+        before = self._ended
+        self._ended = before + ended
         self.unanswered -= ended
-        sent_at = self._sent_at
         if self._meter.running:
-            self._meter.latencies.extend([now - sent_at.popleft() for _ in range(ended)])
-        else:
-            for _ in range(ended):
-                sent_at.popleft()
+            sent_at = self._sent_at[before : self._ended]
+            self._meter.last_seconds.extend([now - at for at in sent_at])
         if not self.stopping:
             self._send(ended)
         elif self.unanswered == 0:
@@ -362,6 +146,79 @@ class Loop:
         self.abort()
 
 
+class Crowd:
+    """The connections to one server; `failure` is set by the first thing that goes wrong."""
+
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self.loops: list[Loop] = []
+        self.meter = Meter()
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._host, self._port = address.hostname or "", address.port or 0
+
+    async def connect(
+        self, dialects: Sequence[Dialect], window: int, *, at_a_time: int = CONNECTING_MAX
+    ) -> None:
+        """Add a connection for each of `dialects`, ready for requests when this returns."""
+        room = asyncio.Semaphore(at_a_time)
+
+        async def connect(loop: Loop) -> None:
+            async with room:
+                await loop.connect(self._host, self._port)
+
+        loops = [Loop(dialect, window, self.meter, self.failure) for dialect in dialects]
+        self.loops += loops
+        await self.unless_it_fails(asyncio.gather(*map(connect, loops)), CONNECT_SECONDS)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Wait for every reply that is due. Raises Violation when some do not come."""
+        for loop in self.loops:
+            loop.stopping = True
+        waits = [loop.idle.wait() for loop in self.loops if loop.unanswered]
+        try:
+            await self.unless_it_fails(asyncio.gather(*waits), timeout_seconds)
+        except TimeoutError:
+            missing = sum(loop.unanswered for loop in self.loops)
+            raise Violation(
+                f"{missing} requests are without a reply {timeout_seconds:g} s after the last"
+            ) from None
+
+    async def close(self, timeout_seconds: float) -> None:
+        """Close all connections: whatever comes after the last reply is too much."""
+        closing = asyncio.gather(*(loop.close() for loop in self.loops))
+        try:
+            await self.unless_it_fails(closing, timeout_seconds)
+        except TimeoutError:
+            raise Violation(f"connections are not closed after {timeout_seconds:g} s") from None
+
+    def check(self) -> None:
+        """Raise what went wrong so far, if anything did."""
+        if self.failure.done():
+            self.failure.result()
+
+    def abort(self) -> None:
+        """End all connections at once; what happens to them from here on is our own doing."""
+        self.failure.cancel()
+        for loop in self.loops:
+            loop.abort()
+
+    async def unless_it_fails(
+        self, work: Awaitable[Any], timeout_seconds: float | None = None
+    ) -> None:
+        """Await `work`, but no longer than until the load fails; raises TimeoutError."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait(
+                [task, self.failure], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            self.check()
+            if not task.done():  # so there was a timeout
+                raise TimeoutError(f"not ready in {timeout_seconds:g} seconds")
+            task.result()
+        finally:
+            task.cancel()
+
+
 async def measure(
     url: str,
     dialects: Sequence[Dialect],
@@ -378,82 +235,64 @@ async def measure(
     a reply is not what had to come, ConnectionFailed when the connections are not what they
     should be, TimeoutError when they cannot be made in time.
     """
-    address = urlsplit(url)
-    host, port = address.hostname or "", address.port or 0
-    failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    meter = Meter()
-    loops = [Loop(dialect, window, meter, failure) for dialect in dialects]
+
+    async def work(crowd: Crowd) -> None:
+        await asyncio.sleep(warm_up_seconds)
+        at_edges()
+        crowd.meter.start()
+        await asyncio.sleep(seconds)
+        crowd.meter.stop()
+        at_edges()
+
+    crowd = Crowd(url)
+    await _load(crowd, dialects, window, work, drain_seconds)
+    return crowd.meter.measurement()
+
+
+async def fill(url: str, dialects: Sequence[Dialect], window: int, requests: int) -> None:
+    """Have at least `requests` done, then drop the connections: their sessions are left open.
+
+    Raises as `measure` does.
+    """
+
+    async def work(crowd: Crowd) -> None:
+        crowd.meter.start()
+        async with asyncio.timeout(FILL_SECONDS):
+            while len(crowd.meter.last_seconds) < requests:  # noqa: ASYNC110 - costs less
+                await asyncio.sleep(FILL_POLL_SECONDS)
+
+    await _load(Crowd(url), dialects, window, work, DRAIN_SECONDS, leave_open=True)
+
+
+async def _load(
+    crowd: Crowd,
+    dialects: Sequence[Dialect],
+    window: int,
+    work: Callable[[Crowd], Coroutine[Any, Any, None]],
+    drain_seconds: float,
+    *,
+    leave_open: bool = False,
+) -> None:
+    with _no_garbage_collection():
+        try:
+            await crowd.connect(dialects, window)
+            for loop in crowd.loops:
+                loop.start()
+            await crowd.unless_it_fails(work(crowd))
+            await crowd.drain(drain_seconds)
+            if not leave_open:
+                await crowd.close(drain_seconds)
+        finally:
+            crowd.abort()
+
+
+@contextmanager
+def _no_garbage_collection() -> Generator[None]:
+    """Its pauses would be counted as the server's; there are no cycles to collect."""
     collecting = gc.isenabled()
-    gc.disable()  # its pauses would be counted as the server's; there are no cycles to collect
+    gc.disable()
     try:
-        await _or_failure(failure, _connect(loops, host, port), CONNECT_SECONDS)
-        for loop in loops:
-            loop.start()
-        await _or_failure(failure, asyncio.sleep(warm_up_seconds))
-        at_edges()
-        meter.start()
-        await _or_failure(failure, asyncio.sleep(seconds))
-        meter.stop()
-        at_edges()
-        for loop in loops:
-            loop.stopping = True
-        await _drain(failure, loops, drain_seconds)
+        yield
     finally:
         if collecting:
             gc.enable()
-        failure.cancel()  # what happens to the connections from here on is our own doing
-        for loop in loops:
-            loop.abort()
-    return meter.measurement()
-
-
-async def _connect(loops: Sequence[Loop], host: str, port: int) -> None:
-    room = asyncio.Semaphore(CONNECTING_MAX)
-
-    async def connect(loop: Loop) -> None:
-        async with room:
-            await loop.connect(host, port)
-
-    await asyncio.gather(*map(connect, loops))
-
-
-async def _drain(
-    failure: "asyncio.Future[None]", loops: Sequence[Loop], timeout_seconds: float
-) -> None:
-    """Wait for every reply that is due, then close: whatever comes after that is too much."""
-
-    async def drain() -> None:
-        for loop in loops:
-            if loop.unanswered:
-                await loop.idle.wait()
-        await asyncio.gather(*(loop.close() for loop in loops))
-
-    try:
-        await _or_failure(failure, drain(), timeout_seconds)
-    except TimeoutError:
-        missing = sum(loop.unanswered for loop in loops)
-        raise Violation(
-            f"{missing} requests are without a reply {timeout_seconds:g} seconds after the last"
-            if missing
-            else f"connections are not closed after {timeout_seconds:g} seconds"
-        ) from None
-
-
-async def _or_failure(
-    failure: "asyncio.Future[None]",
-    work: Coroutine[Any, Any, Any],
-    timeout_seconds: float | None = None,
-) -> None:
-    """Await `work`, but no longer than until the load fails; raises TimeoutError."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait(
-            [task, failure], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        if failure.done():
-            failure.result()
-        if not task.done():
-            raise TimeoutError(f"not connected, or not closed, in {timeout_seconds} seconds")
-        task.result()
-    finally:
-        task.cancel()

@@ -3,15 +3,10 @@
 import os
 import platform
 import sqlite3
-import time
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
-APPEND_BYTES: Final = 512
-"""About what a commit of one request is."""
-APPENDS: Final = 100
 BUSY_LOAD: Final = 0.5
 """A load average above this, before anything was started, is somebody else's work."""
 
@@ -44,25 +39,6 @@ def filesystem(directory: Path) -> str:
         if directory.resolve().is_relative_to(path) and len(path.parts) >= len(best.parts):
             best, kind = path, name
     return kind
-
-
-def fdatasync_seconds(directory: Path) -> float:
-    """Return the median time that one `fdatasync` of a small append takes there."""
-    path = directory / "fdatasync.probe"
-    sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
-    data = b"x" * APPEND_BYTES
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    times: list[float] = []
-    try:
-        for _ in range(APPENDS):
-            os.write(descriptor, data)
-            began = time.perf_counter()
-            sync(descriptor)
-            times.append(time.perf_counter() - began)
-    finally:
-        os.close(descriptor)
-        path.unlink()
-    return median(times)
 
 
 def _cpu_model() -> str:

@@ -29,6 +29,7 @@ IDLE_SECONDS: Final = 0.3
 IDLE_CPU: Final = 0.05
 """A server is idle when it used less than this share of a core for IDLE_SECONDS."""
 TOKEN_SECONDS: Final = 24 * 3600.0
+SERVER_LOG: Final = "server.log"
 ECHO_SERVER: Final = Path(__file__).with_name("echo_server.py")
 
 
@@ -82,6 +83,26 @@ class Server:
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
+    def private_bytes(self) -> int:
+        """Return the memory it has written to and shares with nobody (Private_Dirty).
+
+        That is the heap; what it shares with other processes does not move the number. What the
+        kernel keeps for its sockets is not in it. Raises OSError where /proc does not tell.
+        """
+        rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text(encoding="ascii")
+        (line,) = (line for line in rollup.splitlines() if line.startswith("Private_Dirty:"))
+        return int(line.split()[1]) * 1024
+
+    def check(self) -> None:
+        """Raise ServerFailed when the process has ended."""
+        if self._process.poll() is not None:
+            raise ServerFailed("the server ended by itself")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would have it."""
+        self._process.kill()
+        self._process.wait()
+
     def settle(self) -> None:
         """Wait until it has nothing to do, for SETTLE_SECONDS at most."""
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -93,23 +114,33 @@ class Server:
 
 
 @contextmanager
-def echo_server(directory: Path, core: int | None) -> Generator[Server]:
-    """Run the bare server."""
-    port = _free_port()
-    command = [sys.executable, str(ECHO_SERVER), str(port)]
-    with _process(command, os.environ, directory / "echo.log", core) as process:
-        yield _ready(process, f"127.0.0.1:{port}")
+def echo_server(
+    directory: Path, core: int | None, loop: str, max_message_bytes: int
+) -> Generator[Server]:
+    """Run the bare server on that event loop (see echo_server.py)."""
+    port = free_port()
+    command = [sys.executable, str(ECHO_SERVER), str(port), loop, str(max_message_bytes)]
+    with process(command, os.environ, directory / "echo.log", core) as echo:
+        yield _ready(echo, f"127.0.0.1:{port}")
 
 
 @contextmanager
 def queue_server(
-    directory: Path, core: int | None, secret: str, settings: Mapping[str, object]
+    directory: Path,
+    core: int | None,
+    secret: str,
+    settings: Mapping[str, object],
+    *,
+    wait: bool = True,
 ) -> Generator[Server]:
-    """Run queueSystem with these settings (by name) on top of its defaults."""
-    port = _free_port()
+    """Run queueSystem with these settings (by name) on top of its defaults.
+
+    Without `wait` the process was only just begun.
+    """
+    port = free_port()
     ours = {
         "port": port,
-        "admin_port": _free_port(),
+        "admin_port": free_port(),
         "jwt_secret": secret,
         "log_format": "json",
         "drain_timeout": DRAIN_SECONDS,
@@ -117,8 +148,9 @@ def queue_server(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUESYSTEM_")}
     environment |= {f"QUEUESYSTEM_{name.upper()}": str(value) for name, value in ours.items()}
     command = [sys.executable, "-m", "server", "serve"]
-    with _process(command, environment, directory / "server.log", core) as process:
-        yield _ready(process, f"127.0.0.1:{port}")
+    with process(command, environment, directory / SERVER_LOG, core) as server:
+        address = f"127.0.0.1:{port}"
+        yield _ready(server, address) if wait else Server(server, f"ws://{address}")
 
 
 def new_secret() -> str:
@@ -140,12 +172,12 @@ def token(secret: str, subject: str) -> str:
 
 
 @contextmanager
-def _process(
+def process(
     command: Sequence[str], environment: Mapping[str, str], log: Path, core: int | None
 ) -> Generator["subprocess.Popen[bytes]"]:
-    """Run a process in the log's directory (no `.env` is there), and end it."""
+    """Run a process on that core in the log's directory (no `.env` is there), and end it."""
     with log.open("ab") as output, on_core(core):
-        process = subprocess.Popen(
+        started = subprocess.Popen(
             command,
             cwd=log.parent,
             env=environment,
@@ -154,23 +186,23 @@ def _process(
             stderr=output,
         )
     try:
-        yield process
+        yield started
     finally:
-        process.send_signal(signal.SIGTERM)
+        started.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_SECONDS)
+            started.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             print(f"killed: no end {STOP_SECONDS:g} seconds after SIGTERM", file=sys.stderr)
         finally:
-            process.kill()  # nothing, when it has ended; a second Ctrl-C must not leave it behind
-            process.wait()
+            started.kill()  # nothing, when it has ended; a second Ctrl-C must not leave it behind
+            started.wait()
 
 
-def _ready(process: "subprocess.Popen[bytes]", address: str) -> Server:
+def _ready(started: "subprocess.Popen[bytes]", address: str) -> Server:
     """Wait until /readyz says yes and the server has nothing to do any more."""
     deadline = time.monotonic() + START_SECONDS
     while True:
-        if process.poll() is not None:
+        if started.poll() is not None:
             raise ServerFailed("the server ended by itself")
         try:
             probe = f"http://{address}/readyz"
@@ -180,12 +212,12 @@ def _ready(process: "subprocess.Popen[bytes]", address: str) -> Server:
             if time.monotonic() > deadline:
                 raise ServerFailed(f"not ready after {START_SECONDS:g} seconds") from None
             time.sleep(0.02)
-    server = Server(process, f"ws://{address}")
+    server = Server(started, f"ws://{address}")
     server.settle()
     return server
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

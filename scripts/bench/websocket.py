@@ -58,7 +58,9 @@ class RawClient(asyncio.Protocol):
         self._path = path
         self._subprotocol = subprotocol
         self._take = take
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._needed_bytes = 0
         self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,13 +80,20 @@ class RawClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._rest:
-            data = self._rest + data
+            # Joined when the frame is complete: a large one comes in many pieces.
+            self._rest.append(data)
+            self._rest_bytes += len(data)
+            if self._rest_bytes < self._needed_bytes:
+                return
+            data = b"".join(self._rest)
+            self._rest.clear()
         position = 0
         if not self.opened.done():
             position = self._handshake(data)
             if position == 0:
                 return
         messages: list[bytes] = []
+        needed = 0
         end = len(data)
         while end - position >= 2:  # the shortest head there is
             size = data[position + 1]
@@ -97,21 +106,29 @@ class RawClient(asyncio.Protocol):
                 size = int.from_bytes(data[position + 2 : start])
             stop = start + size
             if stop > end:
+                needed = stop - position
                 break
             if data[position] == _TEXT:
                 messages.append(data[start:stop])
             else:
                 self._control(data[position], data[start:stop])
             position = stop
-        self._rest = data[position:]
+        if position < end:
+            self._keep(data[position:], needed)
         if messages:
             self._take(messages)
+
+    def _keep(self, rest: bytes, needed_bytes: int) -> None:
+        """Keep the begin of a frame, which has `needed_bytes` in all (0: not known yet)."""
+        self._rest.append(rest)
+        self._rest_bytes = len(rest)
+        self._needed_bytes = needed_bytes
 
     def _handshake(self, data: bytes) -> int:
         """Return where the first frame starts, or 0 while the response is not complete."""
         head, blank, _ = data.partition(b"\r\n\r\n")
         if not blank and len(data) < HANDSHAKE_BYTES_MAX:
-            self._rest = data
+            self._keep(data, 0)
             return 0
         if not head.startswith(b"HTTP/1.1 101 "):
             self._fail(f"the handshake was answered with {head[:80]!r}")

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -15,17 +17,21 @@ from websockets.exceptions import ConnectionClosed
 
 from protocol import frames as wire
 from protocol.codec import decode_client_message, encode
-from scripts.bench.load import (
-    Dialect,
-    Echo,
-    Measurement,
-    Point,
-    Queue,
-    Requests,
-    Violation,
-    measure,
-)
-from scripts.bench.report import Row, Run, table, targets
+from scripts.bench.commit import Commit
+from scripts.bench.context import SPARE_FILES, Context, Sizes
+from scripts.bench.dialects import Dialect, Echo, Queue, Violation
+from scripts.bench.histories import Sleeper
+from scripts.bench.load import Point, measure
+from scripts.bench.memory import Memory
+from scripts.bench.meter import Measurement
+from scripts.bench.mongo import EXECUTABLE
+from scripts.bench.mongodb import Mongodb
+from scripts.bench.requests import EchoRequests, StreamRequests
+from scripts.bench.restart import Restart, resume_all
+from scripts.bench.scenario import Outcome, Scenario
+from scripts.bench.storm import Storm
+from scripts.bench.streaming import Streaming
+from scripts.bench.throughput import Throughput
 from scripts.bench.websocket import ConnectionFailed
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +86,8 @@ async def queue(fault: Fault, kind: str) -> AsyncIterator[str]:
     async def handle(connection: ServerConnection) -> None:
         await connection.recv()
         await connection.send(encode(WELCOME), text=True)
-        number = 0
+        n = seq = 0
+        counts: Counter[str] = Counter()
         with suppress(ConnectionClosed):  # by a load that saw enough
             async for message in connection:
                 assert isinstance(message, str)
@@ -88,9 +95,11 @@ async def queue(fault: Fault, kind: str) -> AsyncIterator[str]:
                     if isinstance(frame, wire.Bye):
                         return
                     if isinstance(frame, wire.Request):
-                        number += 1
-                        for tag, reply in replies(number, frame):
-                            for one in fault(number, reply) if tag == kind else [reply]:
+                        n += 1
+                        for tag, reply in replies(n, seq, frame):
+                            counts[tag] += 1
+                            seq += tag != "accepted"
+                            for one in fault(counts[tag], reply) if tag == kind else [reply]:
                                 await connection.send(one, text=True)
 
     async with serve(handle, "127.0.0.1", 0, compression=None) as server:
@@ -109,18 +118,22 @@ WELCOME = wire.Welcome(
 )
 
 
-def replies(n: int, request: wire.Request) -> list[tuple[str, bytes]]:
-    """Return what `echo` answers, as the n-th request of a session."""
-    text = msgspec.json.decode(request.params, type=dict[str, msgspec.Raw])["text"]
+def replies(n: int, seq: int, request: wire.Request) -> list[tuple[str, bytes]]:
+    """Return what `echo` and `words` answer, as the n-th request of a session."""
+    text = msgspec.json.decode(request.params)["text"]
+    results = text.split() if request.method == "words" else [text]
     return [
         ("accepted", encode(wire.Accepted(request.id, n))),
-        ("result", encode(wire.Result(request.id, 1, 0, text, 2 * n - 1))),
-        ("done", encode(wire.Done(request.id, 2 * n, 1, 1))),
+        *(
+            ("result", encode(wire.Result(request.id, 1, index, wire.Raw(encode(data)), seq)))
+            for index, (data, seq) in enumerate(zip(results, count(seq + 1), strict=False))
+        ),
+        ("done", encode(wire.Done(request.id, seq + len(results) + 1, 1, len(results)))),
     ]
 
 
-async def load(url: str, make: Callable[[Requests], Dialect], window: int = 3) -> Measurement:
-    requests = Requests()
+async def load(url: str, make: Callable[[EchoRequests], Dialect], window: int = 3) -> Measurement:
+    requests = EchoRequests()
     return await measure(
         url,
         [make(requests) for _ in range(2)],
@@ -131,7 +144,7 @@ async def load(url: str, make: Callable[[Requests], Dialect], window: int = 3) -
     )
 
 
-def speak_queue(requests: Requests) -> Dialect:
+def speak_queue(requests: EchoRequests) -> Dialect:
     return Queue(requests, "token")
 
 
@@ -188,48 +201,205 @@ async def test_lost_connection_is_no_measurement() -> None:
             await load(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", Echo)
 
 
-def test_busy_load_generator_is_told() -> None:
-    """A row that says more about the load than about the servers is marked."""
+@pytest.mark.parametrize("fault", [lose, repeat])
+async def test_fault_within_a_stream_is_found(fault: Fault) -> None:
+    """A result that is lost or sent twice in the middle of many is a violation."""
+    async with queue(fault, "result") as url:
+        with pytest.raises(Violation):
+            await load_streams(url)
 
-    def run(load_cpu: float) -> Run:
-        return Run(Measurement(1000, 1.0, 0.001, 0.002, load_cpu), 0.5)
 
-    honest = Row.of(Point(50, 16), [(run(0.5), run(0.5))])
-    limited = Row.of(Point(50, 16), [(run(0.95), run(0.5))])
-    assert "limited by the load generator" not in table([honest])
-    assert "limited by the load generator" in table([limited])
-    (target,) = targets([honest], fdatasync_seconds=0.001)
-    assert not target.met
-    assert target.measured == "1.00"
+async def test_streams_are_counted_by_their_results() -> None:
+    """An honest stream is measured: more results than requests, the first before the last."""
+    async with queue(keep, "result") as url:
+        measured = await load_streams(url)
+    assert measured.results > 2 * measured.requests
+    assert measured.first_p50_seconds <= measured.p50_seconds
+
+
+async def load_streams(url: str) -> Measurement:
+    requests = StreamRequests(3)
+    return await measure(
+        url,
+        [Queue(requests, "token", ack_events=1) for _ in range(2)],
+        2,
+        warm_up_seconds=0.05,
+        seconds=0.1,
+        drain_seconds=0.2,
+    )
+
+
+TINY = Sizes(
+    seconds=0.3,
+    warm_up_seconds=0.1,
+    points=(Point(3, 4), Point(1000, 1)),
+    echo_loops=("uvloop",),
+    idle_sessions=(1000,),
+    storm_connections=20,
+    storm_at_a_time=(5,),
+    stream_results=10,
+    large_bytes=100_000,
+    finished=20,
+    unfinished=20,
+    restarts=1,
+    batches=(1, 100),
+    commits=5,
+)
+CONNECTIONS_MAX = 30
+"""Fewer than TINY asks for in places, which must be said."""
+
+
+def outcome_of(scenario: Callable[[Context], Scenario], directory: Path) -> Outcome:
+    """Run one repetition of a tiny scenario; nothing but logs may be left of it."""
+    context = Context(directory, None, TINY, files_max=SPARE_FILES + CONNECTIONS_MAX)
+    running = scenario(context)
+    running.repeat()
+    outcome = running.outcome()
+    assert json.loads(json.dumps(outcome.data))
+    assert outcome.text
+    return outcome
+
+
+def measured(outcome: Outcome) -> list[str]:
+    return [figure.name for figure in outcome.figures if figure.ratio is not None]
+
+
+def missed(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(one.name, one.note) for one in outcome.figures if one.ratio is None]
+
+
+def test_throughput_of_what_is_possible(tmp_path: Path) -> None:
+    """A point with more connections than files are allowed is said not to be measured."""
+    outcome = outcome_of(Throughput, tmp_path)
+    assert measured(outcome) == ["requests/s at 3x4"]
+    assert missed(outcome) == [("requests/s at 1000x1", "too few open files are allowed")]
+    (point,) = outcome.data["points"]
+    assert point["servers"]["ours"]["rate"] > 0
+    assert point["servers"]["uvloop"]["rate"] > 0
+
+
+def test_memory_of_what_is_possible(tmp_path: Path) -> None:
+    """With too few open files, what they allow is measured, and it is said."""
+    outcome = outcome_of(Memory, tmp_path)
+    assert [one["count"] for one in outcome.data["connections"]] == [CONNECTIONS_MAX]
+    assert [note for _, note in missed(outcome)] == ["too few open files are allowed"]
+
+
+def test_storm(tmp_path: Path) -> None:
+    outcome = outcome_of(Storm, tmp_path)
+    (storm,) = outcome.data["storms"]
+    assert storm["echo_rate"] > 0
+    assert storm["ours_rate"] > 0
+
+
+def test_streaming(tmp_path: Path) -> None:
+    outcome = outcome_of(Streaming, tmp_path)
+    assert len(measured(outcome)) == 2
+    assert outcome.data["small"]["ours_results_per_second"] > 0
+    assert outcome.data["large"]["ours_results_per_second"] > 0
+
+
+def test_restart(tmp_path: Path) -> None:
+    """Every accepted request is in the manifests after the restart, or this would fail."""
+    outcome = outcome_of(Restart, tmp_path)
+    assert len(measured(outcome)) == 3
+    assert [one["name"] for one in outcome.data["journals"]] == [
+        "no history", "20 finished", "20 finished, 20 unfinished",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("welcome", "problem"),
+    [
+        (WELCOME, "not resumed"),
+        (msgspec.structs.replace(WELCOME, resumed=True), "were accepted"),
+    ],
+)
+async def test_what_a_restart_lost_is_found(welcome: wire.Welcome, problem: str) -> None:
+    """A session that is not resumed, or resumed without its requests, is a violation."""
+
+    async def handle(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(encode(welcome), text=True)
+        await connection.wait_closed()
+
+    async with serve(handle, "127.0.0.1", 0, compression=None) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(Violation, match=problem):
+            await resume_all(url, [Sleeper(wire.Hello(token="token", session="s"), 1)])
+
+
+def test_commit(tmp_path: Path) -> None:
+    outcome = outcome_of(Commit, tmp_path)
+    stores = {one["store"] for one in outcome.data["commits"]}
+    assert stores == ({"SQLite", "MongoDB"} if EXECUTABLE.exists() else {"SQLite"})
+    assert {one["requests"] for one in outcome.data["commits"]} == {1, 100}
+
+
+def test_commit_without_mongodb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is is measured, and the line says what is missing."""
+    monkeypatch.setattr("scripts.bench.mongo.EXECUTABLE", tmp_path / "nothing")
+    outcome = outcome_of(Commit, tmp_path)
+    assert len(measured(outcome)) == 2
+    ((_, note),) = missed(outcome)
+    assert "--mongodb" in note
+
+
+@pytest.mark.skipif(not EXECUTABLE.exists(), reason="needs SecantusDB")
+def test_mongodb(tmp_path: Path) -> None:
+    outcome = outcome_of(Mongodb, tmp_path)
+    assert len(measured(outcome)) == 1
+    assert outcome.data["mongodb"]["rate"] > 0
 
 
 @pytest.mark.timeout(120)
 def test_whole_run(tmp_path: Path) -> None:
-    """The command compares both servers, says so in text and JSON, and leaves nothing behind."""
+    """The command says what it found as text, JSON and Markdown, and leaves nothing behind."""
     result = tmp_path / "result.json"
+    readme = tmp_path / "readme.md"
     directory = tmp_path / "directory"
     directory.mkdir()
-    ran = subprocess.run(
-        [
-            sys.executable,
-            ROOT / "scripts" / "benchmark.py",
-            *("--points", "1x1,3x4", "--seconds", "0.3", "--warm-up", "0.1", "--repeat", "1"),
-            *("--directory", directory, "--json", result),
-        ],
+    ran = run_command(
+        *("throughput", "round_trip", "--points", "1x1", "--seconds", "0.3", "--warm-up", "0.1"),
+        *("--repeat", "1", "--directory", directory, "--json", result, "--markdown", readme),
         cwd=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "ratios matter" in ran.stdout.splitlines()[0]
+    found = json.loads(result.read_text())
+    assert list(found["scenarios"]) == ["throughput", "round_trip"]
+    (point,) = found["scenarios"]["throughput"]["points"]
+    assert set(point["servers"]) == {"uvloop", "asyncio", "ours"}
+    trips = found["scenarios"]["round_trip"]
+    assert 0 < trips["result_p50_seconds"] <= trips["done_p50_seconds"]
+    names = [figure["name"] for figure in found["scoreboard"]]
+    assert len(names) == 3
+    assert len(readme.read_text().splitlines()) == 2 + len(names)
+    assert all(name in ran.stdout for name in names)
+    assert not list(directory.iterdir())
+
+
+def test_failed_scenario_makes_the_command_fail(tmp_path: Path) -> None:
+    """A scenario whose server does not start is on the scoreboard, and in the exit code."""
+    nowhere = f"sqlite:///{tmp_path}/no/such/directory/journal.db"
+    ran = run_command("storm", "--short", "--journal", nowhere, "--directory", tmp_path, cwd=ROOT)
+    assert ran.returncode == 1
+    assert "FAILED with ServerFailed" in ran.stdout
+
+
+def test_unknown_scenario_is_refused(tmp_path: Path) -> None:
+    ran = run_command("troughput", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert "troughput: not one of throughput" in ran.stderr
+
+
+def run_command(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "benchmark.py", *arguments],
+        cwd=cwd,
         env=os.environ | {"QUEUESYSTEM_PORT": "1"},  # not the benchmark's business
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
-    assert "ratios matter" in ran.stdout.splitlines()[0]
-    assert "3x4" in ran.stdout
-    found = json.loads(result.read_text())
-    assert [(p["connections"], p["window"]) for p in found["points"]] == [(1, 1), (3, 4)]
-    for point in found["points"]:
-        assert point["echo"]["rate"] > 0
-        assert point["ours"]["rate"] > 0
-    assert len(found["targets"]) == 1  # the round trip; 50x16 was not measured
-    assert not list(directory.iterdir())
