@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from protocol.frames import ClientFrame, ServerFrame
 
@@ -38,6 +39,11 @@ def encode(value: Any) -> bytes:
     Raises TypeError or ValueError for what JSON cannot hold.
     """
     return _encoder.encode(value)
+
+
+def encode_message(frames: Sequence[ServerFrame | Raw]) -> bytes:
+    """Encode `frames` as one message, empty when there are none; a Raw holds encoded ones."""
+    return _encoder.encode_lines(frames)[:-1]
 
 
 def decode_client_message(message: str | bytes) -> Sequence[ClientFrame | FrameError]:

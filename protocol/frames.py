@@ -1,7 +1,8 @@
 """The frames of `queuesystem.v1`, one type each, as tagged unions (SPEC.md lists them).
 
 Decoding is strict about types and about the `type` tag; unknown fields are ignored, so that
-either side may be newer than the other.
+either side may be newer than the other. The frames of which there are many are not tracked by the
+garbage collector (`gc=False`): nothing in them can refer back to them.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -40,7 +41,7 @@ class Hello(Struct, tag="hello", omit_defaults=True):
     client: ClientInfo | None = None
 
 
-class Request(Struct, tag="request", omit_defaults=True):
+class Request(Struct, tag="request", omit_defaults=True, gc=False):
     """One unit of work; `id` is unique in the session and makes sending it again safe."""
 
     id: RequestId
@@ -56,7 +57,7 @@ class Cancel(Struct, tag="cancel"):
     id: RequestId
 
 
-class Ack(Struct, tag="ack"):
+class Ack(Struct, tag="ack", gc=False):
     """Every event up to and including `seq` is safely with the client."""
 
     seq: Sequence
@@ -120,7 +121,7 @@ class Welcome(Struct, tag="welcome", omit_defaults=True):
     reason: str | None = None
 
 
-class Accepted(Struct, tag="accepted", omit_defaults=True):
+class Accepted(Struct, tag="accepted", omit_defaults=True, gc=False):
     """The request is on stable storage and will run.
 
     `duplicate` is true for an id that was known; `state` then says how far it is, where
@@ -140,7 +141,7 @@ class Started(Struct, tag="started"):
     attempt: int
 
 
-class Result(Struct, tag="result", omit_defaults=True):
+class Result(Struct, tag="result", omit_defaults=True, gc=False):
     """One item the handler yielded. `seq` is 0 (absent) for methods declared live."""
 
     id: str
@@ -150,7 +151,7 @@ class Result(Struct, tag="result", omit_defaults=True):
     seq: int = 0
 
 
-class Done(Struct, tag="done"):
+class Done(Struct, tag="done", gc=False):
     """The request ended well, with `results` results; outcome and results are durable."""
 
     id: str

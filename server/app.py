@@ -19,28 +19,25 @@ from typing import Any, Final
 
 import structlog
 import uvloop
-from msgspec import Raw
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.typing import Subprotocol
 
 from protocol import frames as wire
 from protocol.codes import CloseCode
 from server.auth import Verifier
 from server.gateway import Gateway
 from server.handlers import Handlers
-from server.http import Connection, HttpRoutes
+from server.http import HttpRoutes
 from server.journal.checkpoint import Checkpointer
 from server.journal.committer import Committer
 from server.journal.entries import Stopped
 from server.journal.log import JournalError, Sealed
 from server.journal.opening import open_store
-from server.journal.projection import project
+from server.journal.projection import Projector, project
 from server.journal.store import Store, User
+from server.listener import LISTEN_BACKLOG, Listener
 from server.loading import load_handlers
 from server.origins import Origins
 from server.pools import Pools
 from server.recovery import new_owner, recover
-from server.scopes import split_scopes
 from server.session import Limits, Memory, Rules
 from server.sessions import Sessions
 from server.settings import Settings, SettingsError
@@ -48,8 +45,6 @@ from server.tokens import issue_token
 from server.users import Accounts
 from server.worker import Runtime
 
-LISTEN_BACKLOG: Final = 4096
-"""asyncio's own 100 turns a reconnect storm into SYN retries of a second each."""
 SWEEP_SECONDS: Final = 1.0
 PROJECT_SECONDS: Final = 1.0
 RECONNECT_SPREAD_SECONDS: Final = 3.0
@@ -79,7 +74,7 @@ class App:
         self._sessions: Sessions
         self._gateway: Gateway
         self._pools: Pools
-        self._server: Server
+        self._listener: Listener
 
     async def run(self) -> int:
         """Start, serve, drain and stop; return 0 after an orderly stop, 1 after a failure."""
@@ -129,20 +124,16 @@ class App:
     @property
     def port(self) -> int:
         """The port it listens on (useful when the configured one is 0)."""
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._listener.port
 
     def _rules(self, handlers: Handlers, epoch: str) -> Rules:
         settings = self.settings
-
-        def check(method: str, params: Raw, scope: str) -> object:
-            return handlers.check(method, params, split_scopes(scope))
-
         return Rules(
             epoch=epoch,
             limits=Limits(settings.window, settings.max_unacked, settings.max_result_bytes),
             memory=Memory(settings.result_memory_bytes),
             journal=self._committer,
-            check=check,
+            check=handlers.check,
             clock=time.time,
             advertised=wire.Limits(
                 window=settings.window,
@@ -194,30 +185,13 @@ class App:
             issue=None if settings.jwt_secret is None else partial(_issue, settings),
             readiness=self._readiness,
         )
-        self._server = await serve(
-            self._gateway.serve,  # pyright: ignore[reportArgumentType] - create_connection below
-            settings.host,
-            settings.port,
-            # WebSocket
-            select_subprotocol=_select_subprotocol,
-            compression=None,
-            create_connection=Connection,
-            # HTTP
-            process_request=routes,  # pyright: ignore[reportArgumentType] - likewise
-            server_header=None,
-            # Timeouts
-            open_timeout=settings.auth_timeout,
-            ping_interval=20,
-            ping_timeout=20,
-            close_timeout=5,
-            # Limits
-            max_size=settings.max_message_bytes,
-            max_queue=16,
-            write_limit=64 * 1024,
-            # Sockets
-            backlog=LISTEN_BACKLOG,
-            reuse_address=True,
+        self._listener = Listener(
+            routes,
+            self._gateway.serve,
+            open_timeout_seconds=settings.auth_timeout,
+            max_message_bytes=settings.max_message_bytes,
         )
+        await self._listener.start(settings.host, settings.port)
 
     def _readiness(self) -> list[str]:
         reasons: list[str] = []
@@ -256,13 +230,15 @@ class App:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self._gateway.sweep()
+            self._listener.sweep()
             self._sessions.sweep(time.time(), settings.session_ttl, settings.result_ttl)
 
     async def _keep_journal(self, old_owners: list[str]) -> None:
         """Bring the history up to date, forget logs taken over, checkpoint, expire history."""
         store = self._store
         committer = self._committer
-        checkpointer = Checkpointer(store, committer, self.settings.checkpoint_bytes)
+        projector = Projector(store, committer.owner)
+        checkpointer = Checkpointer(store, committer, projector, self.settings.checkpoint_bytes)
         projected = 0
         while True:
             try:
@@ -271,9 +247,9 @@ class App:
                     await store.log.forget(old_owners[0])
                     del old_owners[0]
                 if committer.seq > projected:
-                    projected = await project(store, committer.owner)
+                    projected = await projector.run()
                 if checkpointer.due():
-                    await checkpointer.checkpoint(self._sessions.snapshots())
+                    await checkpointer.checkpoint(self._sessions.checkpoint())
                 await store.history.expire(time.time() - self.settings.history_ttl)
             except JournalError as error:
                 _log.warning("journal_keeper_waits", error=str(error))
@@ -284,7 +260,7 @@ class App:
     async def _drain(self) -> None:
         _log.info("draining", seconds=self.settings.drain_timeout)
         self._draining = True
-        self._server.close(close_connections=False)
+        self._listener.stop_accepting()
         self._gateway.go_away(
             "restart",
             lambda: random.uniform(0, RECONNECT_SPREAD_SECONDS),  # noqa: S311 - not a secret
@@ -295,15 +271,15 @@ class App:
 
     async def _stop(self) -> None:
         if self._failure is None:
-            self._committer.ride(Stopped())
+            self._committer.add(Stopped())
             try:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._committer.durable()
             except TimeoutError:
                 _log.error("stopped_without_last_commit", reason="the journal did not answer")
         else:
-            self._server.close(close_connections=False)
-        await self._gateway.close_all(CloseCode.RESTART, "restart: come back soon")
+            self._listener.stop_accepting()
+        await self._listener.close_all(CloseCode.RESTART, "restart: come back soon")
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -332,13 +308,6 @@ def _issue(settings: Settings, user: User) -> tuple[str, float]:
         now=time.time(),
     )
     return token, settings.token_ttl
-
-
-def _select_subprotocol(
-    _connection: ServerConnection, offered: "list[Subprotocol] | Any"
-) -> Subprotocol | None:
-    """Speak `queuesystem.v1` to who offers it, and to who offers nothing (simple tools)."""
-    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
 
 
 def _warn_of_small_backlog() -> None:

@@ -1,24 +1,23 @@
-"""One WebSocket, from handshake to close: the socket on one side, a session on the other.
+"""The sessions' side of WebSockets: hello, authentication, messages in, frames out, closing.
 
-    serve(): hello -> welcome -> for each message: frames -> session -> outbox -> writer
+    serve(): hello -> welcome -> for each message: frames -> session -> outbox -> one message
 
 Whatever goes wrong here ends this connection, with a close code that says why, and touches no
 other; the session goes on without it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
 
 from protocol import frames as wire
 from protocol.codec import FrameError, decode_client_message, encode
 from protocol.codes import CloseCode, ErrorCode
 from server.auth import REFRESH_GRACE_SECONDS, Identity, KeysUnavailable, Unauthenticated, Verifier
-from server.http import Connection
+from server.connection import Connection, ConnectionLost
 from server.origins import Origins
 from server.outbox import Outbox
 from server.scopes import join_scopes
@@ -27,9 +26,6 @@ from server.sessions import Seat, Sessions, TooManySessions
 
 REASON_BYTES_MAX: Final = 123
 """A close reason is at most this long (RFC 6455 section 5.5)."""
-
-CLOSE_SECONDS: Final = 8.0
-"""A peer that lets the closing handshake wait for longer is cut off."""
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +46,7 @@ class Refusal(Exception):
 
 
 class Gateway:
-    """All connections of this process."""
+    """All connections of this process that have a session."""
 
     def __init__(
         self,
@@ -73,8 +69,9 @@ class Gateway:
         self._outbox_bytes = outbox_bytes
         self._max_connections = max_connections
         self._links: dict[str, Link] = {}
-        self._open = 0
-        self._closing: set[asyncio.Task[None]] = set()
+        self._greeting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.loop = asyncio.get_running_loop()
 
     @property
     def links(self) -> list["Link"]:
@@ -82,52 +79,32 @@ class Gateway:
         return list(self._links.values())
 
     async def serve(self, connection: Connection) -> None:
-        """Serve one connection until it closes."""
-        self._open += 1
+        """Take `connection` from hello to welcome; from then on its messages are taken."""
+        self._greeting += 1
         try:
-            await self._serve(connection)
+            self._check_admission(connection)
+            hello = await self._hello(connection)
+            identity = await self._authenticate(connection, hello)
+            self._link(connection, hello, identity)
         except Refusal as refused:
             _log.info("refused", code=int(refused.code), reason=refused.reason)
-            await _hang_up(connection, refused.code, refused.reason)
-        except ConnectionClosed:
+            connection.close(refused.code, refused.reason)
+        except ConnectionLost:
             pass  # gone before it had a session
         finally:
-            self._open -= 1
+            self._greeting -= 1
 
-    async def _serve(self, connection: Connection) -> None:
-        self._check_admission(connection)
-        hello = await self._hello(connection)
-        identity = await self._authenticate(connection, hello)
+    def _link(self, connection: Connection, hello: wire.Hello, identity: Identity) -> None:
         seat, reason = self._seat(hello, identity)
-        link = Link(connection, seat, identity, self._outbox_bytes)
+        link = Link(self, connection, seat, identity, self._outbox_bytes)
         self._take_over(link)
         session = seat.session
         session.authorize(join_scopes(identity.scopes))
         session.attach(link.outbox, hello, identity.expires_at, reason)
-        writer = asyncio.create_task(link.write())
-        try:
-            await self._read(link)
-        except Refusal as refused:
-            self._close(link, refused.code, refused.reason)
-        except ConnectionClosed:
-            pass  # the peer went away: nothing is wrong with the server
-        except Exception:
-            _log.exception("connection_failed", session=session.state.id)
-            self._close(link, CloseCode.INTERNAL_ERROR, "internal error")
-        finally:
-            link.outbox.close()
-            session.detach(link.outbox)
-            if self._links.get(session.state.id) is link:
-                del self._links[session.state.id]
-                seat.idle_since = self._clock()
-                self._sessions.drop_if_over(seat)
-            await writer
-            if link.closing is not None:
-                # Who returns first would have its own close code sent.
-                await asyncio.wait([link.closing])
+        connection.listen(link)
 
     def _check_admission(self, connection: Connection) -> None:
-        if self._open > self._max_connections:
+        if len(self._links) + self._greeting > self._max_connections:
             raise Refusal(
                 CloseCode.OVERLOADED, ErrorCode.OVERLOADED, "too many connections: come back later"
             )
@@ -140,7 +117,7 @@ class Gateway:
     async def _hello(self, connection: Connection) -> wire.Hello:
         try:
             async with asyncio.timeout(self._auth_timeout_seconds):
-                message = await connection.recv()
+                message = await connection.message()
         except TimeoutError:
             raise Refusal(
                 CloseCode.HELLO_TIMEOUT, ErrorCode.UNAUTHENTICATED, "no hello frame in time"
@@ -159,7 +136,7 @@ class Gateway:
             problem = f"the first frame must be a hello: {first}"
         else:
             problem = "the first frame must be a hello"
-        await connection.send(refusal(ErrorCode.BAD_FRAME, problem), text=True)
+        connection.send(encode(refusal(ErrorCode.BAD_FRAME, problem)))
         raise Refusal(CloseCode.PROTOCOL_ERROR, ErrorCode.BAD_FRAME, problem)
 
     async def _authenticate(self, connection: Connection, hello: wire.Hello) -> Identity:
@@ -201,132 +178,161 @@ class Gateway:
         self._links[session_id] = link
         if older is not None:
             older.seat.session.detach(older.outbox)
-            self._close(
+            self.close(
                 older,
                 CloseCode.TAKEN_OVER,
                 "taken_over: this session was resumed by a newer connection",
             )
 
-    async def _read(self, link: "Link") -> None:
-        session = link.seat.session
-        receive = session.receive
-        async for message in link.connection:
-            if session.out is not link.outbox:
-                return  # taken over: what this connection says no longer counts
-            if isinstance(message, bytes):
-                session.refuse(ErrorCode.BAD_FRAME, "messages must be text, this one is binary")
-                continue
-            for frame in decode_client_message(message):
-                match frame:
-                    case wire.Refresh():
-                        await self._refresh(link, frame)
-                    case wire.Bye():
-                        session.close(cancel=frame.cancel)
-                        raise Refusal(CloseCode.NORMAL, "bye", "the session is over")
-                    case wire.Hello():
-                        session.refuse(ErrorCode.BAD_FRAME, "hello: this connection has said it")
-                    case FrameError():
-                        session.refuse(ErrorCode.BAD_FRAME, str(frame), frame.id)
-                    case _:
-                        receive(frame)
+    def take(self, link: "Link", message: str | bytes) -> None:
+        """Take a message of `link`; nothing that it does wrong goes beyond its connection."""
+        try:
+            self._take(link, message)
+        except Exception:
+            _log.exception("connection_failed", session=link.session.state.id)
+            self.close(link, CloseCode.INTERNAL_ERROR, "internal error")
 
-    async def _refresh(self, link: "Link", frame: wire.Refresh) -> None:
-        identity = await self._verify(frame.token)
+    def _take(self, link: "Link", message: str | bytes) -> None:
+        session = link.session
+        if session.out is not link.outbox:
+            return  # taken over: what this connection says no longer counts
+        if isinstance(message, bytes):
+            session.refuse(ErrorCode.BAD_FRAME, "messages must be text, this one is binary")
+            return
+        rest = session.receive(decode_client_message(message), message)
+        if rest is not None:
+            link.connection.listen(None)  # until the token is verified
+            task = self.loop.create_task(self._refresh(link, *rest))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif session.state.closed:
+            self.close(link, CloseCode.NORMAL, "bye: the session is over")
+
+    async def _refresh(
+        self, link: "Link", refresh: wire.Refresh, frames: Sequence[wire.ClientFrame | FrameError]
+    ) -> None:
+        """Verify a new token, then go on with the `frames` behind it."""
+        session = link.session
+        rest: tuple[wire.Refresh, Sequence[wire.ClientFrame | FrameError]] | None
+        rest = (refresh, frames)
+        try:
+            while rest is not None:
+                refresh, frames = rest
+                await self._authorize(link, refresh)
+                if session.out is not link.outbox:
+                    return
+                rest = session.receive(frames, None)
+        except Refusal as refused:
+            self.close(link, refused.code, refused.reason)
+        except Exception:
+            _log.exception("connection_failed", session=session.state.id)
+            self.close(link, CloseCode.INTERNAL_ERROR, "internal error")
+        else:
+            if session.state.closed:
+                self.close(link, CloseCode.NORMAL, "bye: the session is over")
+            else:
+                link.connection.listen(link)
+
+    async def _authorize(self, link: "Link", refresh: wire.Refresh) -> None:
+        identity = await self._verify(refresh.token)
         if identity.subject != link.identity.subject:
             raise Refusal(
                 CloseCode.FORBIDDEN, ErrorCode.FORBIDDEN, "refresh: the token has another subject"
             )
         link.identity = identity
-        link.seat.session.authorize(join_scopes(identity.scopes))
-        link.outbox.put(encode(wire.Refreshed(identity.expires_at)))
+        link.session.authorize(join_scopes(identity.scopes))
+        link.outbox.put(wire.Refreshed(identity.expires_at))
+
+    def lost(self, link: "Link") -> None:
+        """Take note that the connection of `link` is gone."""
+        session = link.session
+        link.outbox.close()
+        session.detach(link.outbox)
+        if self._links.get(session.state.id) is link:
+            del self._links[session.state.id]
+            link.seat.idle_since = self._clock()
+            self._sessions.drop_if_over(link.seat)
 
     def sweep(self) -> None:
         """Close connections whose token expired, and slow consumers; called every second."""
         now = self._clock()
-        monotonic = asyncio.get_running_loop().time()
+        monotonic = self.loop.time()
         for link in self.links:
             if now > link.identity.expires_at + REFRESH_GRACE_SECONDS:
-                self._close(
+                self.close(
                     link,
                     CloseCode.TOKEN_EXPIRED,
                     "unauthenticated: the token expired, come back with a fresh one",
                 )
             elif link.outbox.overflowed or (
-                link.sending_since is not None
-                and monotonic - link.sending_since > self._slow_consumer_timeout_seconds
+                (since := link.connection.paused_since) is not None
+                and monotonic - since > self._slow_consumer_timeout_seconds
             ):
-                self._close(
-                    link, CloseCode.SLOW_CONSUMER, "slow_consumer: read faster, then resume"
-                )
-
-    async def close_all(self, code: CloseCode, reason: str) -> None:
-        """Close every connection that has a session, and wait until they are closed."""
-        for link in self.links:
-            self._close(link, code, reason)
-        if self._closing:
-            await asyncio.wait(self._closing)
+                self.close(link, CloseCode.SLOW_CONSUMER, "slow_consumer: read faster, then resume")
 
     def go_away(self, reason: str, reconnect_after: Callable[[], float]) -> None:
         """Tell every client that the server drains, each with its own time to come back."""
         for link in self.links:
-            link.outbox.put(encode(wire.GoAway(reason, reconnect_after())))
+            link.outbox.put(wire.GoAway(reason, reconnect_after()))
 
-    def _close(self, link: "Link", code: CloseCode, reason: str) -> None:
-        if link.closing is not None:
-            return
-        _log.info("closing", session=link.seat.session.state.id, code=int(code), reason=reason)
-        # Closing waits for the peer; nobody else shall wait for that.
-        link.closing = asyncio.create_task(_hang_up(link.connection, code, reason))
-        self._closing.add(link.closing)
-        link.closing.add_done_callback(self._closing.discard)
+    def close(self, link: "Link", code: CloseCode, reason: str) -> None:
+        """Close the connection of `link`, behind what can still be sent."""
+        if link.connection.open:
+            _log.info("closing", session=link.session.state.id, code=int(code), reason=reason)
+            link.flush()
+            link.connection.close(code, reason)
 
 
 class Link:
-    """A connection that has a session. `sending_since` is set while a write waits for the peer."""
+    """A connection and its session: what comes is taken, what the session says is sent.
 
-    __slots__ = ("closing", "connection", "identity", "outbox", "seat", "sending_since")
+    All frames of one turn of the event loop become one message.
+    """
+
+    __slots__ = ("_flushing", "_gateway", "connection", "identity", "outbox", "seat", "session")
 
     def __init__(
-        self, connection: Connection, seat: Seat, identity: Identity, outbox_bytes: int
+        self,
+        gateway: Gateway,
+        connection: Connection,
+        seat: Seat,
+        identity: Identity,
+        outbox_bytes: int,
     ) -> None:
         self.connection = connection
         self.seat = seat
+        self.session = seat.session
         self.identity = identity
-        self.outbox = Outbox(outbox_bytes)
-        self.sending_since: float | None = None
-        self.closing: asyncio.Task[None] | None = None
+        self.outbox = Outbox(outbox_bytes, self._wake)
+        self._gateway = gateway
+        self._flushing = False
 
-    async def write(self) -> None:
-        """Send what the session puts into the outbox until the connection is gone."""
+    def take(self, message: str | bytes) -> None:
+        """See connection.Receiver."""
+        self._gateway.take(self, message)
+
+    def resumed(self) -> None:
+        """See connection.Receiver."""
+        if self.outbox.size:
+            self._wake()
+
+    def lost(self) -> None:
+        """See connection.Receiver."""
+        self._gateway.lost(self)
+
+    def flush(self) -> None:
+        """Send what is in the outbox, as long as the peer takes it."""
+        self._flushing = False
+        connection = self.connection
         outbox = self.outbox
-        session = self.seat.session
-        send = self.connection.send
-        time = asyncio.get_running_loop().time
-        try:
-            while True:
-                await outbox.wait()
-                if outbox.closed:
-                    return
-                message = outbox.take()
-                if session.lagging and session.out is outbox:
-                    session.refill()
-                self.sending_since = time()
-                await send(message, text=True)
-                self.sending_since = None
-        except ConnectionClosed:
-            pass  # the reader ends too, and tidies up
-        except Exception:
-            _log.exception("writer_failed", session=session.state.id)
-            await _hang_up(self.connection, CloseCode.INTERNAL_ERROR, "internal error")
+        session = self.session
+        while outbox.size and connection.open and connection.paused_since is None:
+            message = outbox.take()
+            if session.lagging and session.out is outbox:
+                session.refill()
+            connection.send(message)
 
-
-async def _hang_up(connection: Connection, code: CloseCode, reason: str) -> None:
-    """Close the connection, by force when the peer does not play along.
-
-    The library's own close() waits without bound for room to write the close frame into.
-    """
-    closing = asyncio.ensure_future(connection.close(code, reason))
-    await asyncio.wait([closing], timeout=CLOSE_SECONDS)
-    if not closing.done():
-        connection.transport.abort()
-    await closing
+    def _wake(self) -> None:
+        if not self._flushing and self.connection.paused_since is None:
+            self._flushing = True
+            self._gateway.loop.call_soon(self.flush)

@@ -17,6 +17,7 @@ from msgspec import Raw
 from protocol.codes import ErrorCode
 from server.methods import Method, Replay
 from server.params import InvalidParams
+from server.scopes import split_scopes
 from server.session import Refused
 
 __all__ = ["Handlers", "InvalidParams", "Method"]
@@ -105,17 +106,15 @@ class Handlers:
     def __iter__(self) -> Iterator[Method]:
         return iter(self._methods.values())
 
-    def check(
-        self, method: str, params: Raw | bytes, scopes: frozenset[str]
-    ) -> tuple[Method, tuple[Any, ...]]:
-        """Return the method and its arguments after the request.
+    def check(self, method: str, params: Raw | bytes, scope: str) -> tuple[Method, tuple[Any, ...]]:
+        """Return the method and its arguments after the request; `scope` is what its token has.
 
         Raises Refused (unknown_method, forbidden, invalid_params) for what must not run.
         """
         found = self._methods.get(method)
         if found is None:
             raise Refused(ErrorCode.UNKNOWN_METHOD, self._unknown(method))
-        if found.scope is not None and found.scope not in scopes:
+        if found.scope is not None and found.scope not in split_scopes(scope):
             raise Refused(
                 ErrorCode.FORBIDDEN, f"method {method!r} needs a token with scope {found.scope!r}"
             )

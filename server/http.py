@@ -19,11 +19,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import structlog
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 
-from server.auth import Identity, KeysUnavailable, Unauthenticated, Verifier
+from server.auth import KeysUnavailable, Unauthenticated, Verifier
+from server.connection import Connection
 from server.journal.log import JournalError
 from server.journal.store import User
 from server.users import Accounts, LoginRefused, TooManyLogins
@@ -37,12 +37,6 @@ Issue = Callable[[User], tuple[str, float]]
 """Makes the token of a user; returns it with its life in seconds."""
 
 
-class Connection(ServerConnection):
-    """A WebSocket whose handshake may have brought an identity (`Authorization: Bearer`)."""
-
-    identity: Identity | None = None
-
-
 class _HttpError(Exception):
     """A response other than success."""
 
@@ -53,7 +47,7 @@ class _HttpError(Exception):
 
 
 class HttpRoutes:
-    """Answers requests; used as `process_request` of the WebSocket server.
+    """Answers requests (for listener.py).
 
     `readiness` returns why the server is not ready (nothing: it is). `issue` is None when this
     server has no secret to sign tokens with.
@@ -130,7 +124,7 @@ class HttpRoutes:
         if self._issue is None:
             raise _HttpError(HTTPStatus.NOT_FOUND, "this server issues no tokens")
         name, password = _basic(_header(request, "Authorization"))
-        address = str(connection.remote_address[0]) if connection.remote_address else ""
+        address = connection.address
         try:
             user = await self._accounts.login(name, password, address)
         except LoginRefused as error:

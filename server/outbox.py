@@ -5,7 +5,14 @@ that is there at once; that joining is where throughput comes from.
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from msgspec import Raw
+
+from protocol.codec import encode, encode_message
+from protocol.frames import ServerFrame
+from server.session import FRAME_BYTES
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024
 """One message is cut off here, so that a long backlog reaches the client in pieces."""
@@ -16,19 +23,31 @@ OVERFLOW_FACTOR: Final = 8
 class Outbox:
     """The outgoing frames of one connection; `limit_bytes` bounds what producers may pile up.
 
-    Replies such as `accepted` go in even when it is full. Once they exceed `limit_bytes` eight
-    times over, `overflowed` is set and the connection is to be closed as a slow consumer.
+    Frames are encoded when they are taken, all together; until then each counts for the size it
+    was put in with. Replies such as `accepted` go in even when it is full. Once they exceed
+    `limit_bytes` eight times over, `overflowed` is set and the connection is to be closed as a
+    slow consumer. `wake` is called when there is something to take again; one task may wait for
+    room.
     """
 
-    __slots__ = ("_frames", "_limit_bytes", "_ready", "_room", "_size", "closed", "overflowed")
+    __slots__ = (
+        "_frames",
+        "_limit_bytes",
+        "_room",
+        "_size",
+        "_sizes",
+        "_wake",
+        "closed",
+        "overflowed",
+    )
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._frames: list[bytes] = []
+    def __init__(self, limit_bytes: int, wake: Callable[[], None]) -> None:
+        self._frames: list[ServerFrame | Raw] = []
+        self._sizes: list[int] = []
         self._size = 0
         self._limit_bytes = limit_bytes
-        self._ready = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._wake = wake
+        self._room: asyncio.Future[None] | None = None
         self.closed = False
         self.overflowed = False
 
@@ -42,50 +61,65 @@ class Outbox:
         """Bytes waiting to be written."""
         return self._size
 
-    def put(self, frame: bytes) -> None:
-        """Add `frame`; never blocks."""
+    def put(self, frame: ServerFrame | Raw, size: int = FRAME_BYTES) -> None:
+        """Add `frame`, which takes about `size` bytes; a Raw holds encoded ones. Never blocks."""
         self._frames.append(frame)
-        self._size += len(frame)
-        self._ready.set()
-        if self._size >= self._limit_bytes:
-            self._room.clear()
-            if self._size >= self._limit_bytes * OVERFLOW_FACTOR:
-                self.overflowed = True
+        self._sizes.append(size)
+        self._grown(size)
+
+    def _grown(self, size: int) -> None:
+        if not self._size:
+            self._wake()
+        self._size += size
+        if self._size >= self._limit_bytes * OVERFLOW_FACTOR:
+            self.overflowed = True
+
+    def put_all(self, frames: Sequence[ServerFrame]) -> None:
+        """Add `frames`, each about FRAME_BYTES long; never blocks."""
+        self._frames += frames
+        self._sizes += [FRAME_BYTES] * len(frames)
+        self._grown(FRAME_BYTES * len(frames))
 
     async def room(self) -> None:
         """Wait until the outbox is no longer full, or closed."""
-        await self._room.wait()
-
-    async def wait(self) -> None:
-        """Wait until there is something to take, or the outbox is closed."""
-        await self._ready.wait()
+        while self.full and not self.closed:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     def take(self) -> bytes:
         """Return the next message: waiting frames joined by newlines; empty when there is none."""
         frames = self._frames
         if self._size <= MESSAGE_BYTES_MAX:
-            message = b"\n".join(frames)
+            message = encode_message(frames)
             frames.clear()
+            self._sizes.clear()
             self._size = 0
         else:
-            size = 0
-            count = 0
-            for frame in frames:
-                size += len(frame)
-                count += 1
-                if size >= MESSAGE_BYTES_MAX:
-                    break
-            message = b"\n".join(frames[:count])
-            del frames[:count]
-            self._size -= size
-        if not frames and not self.closed:
-            self._ready.clear()
-        if self._size < self._limit_bytes:
-            self._room.set()
+            message = self._take_some()
+        if self._room is not None and not self.full:
+            self._let_go()
         return message
+
+    def _take_some(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        for frame in self._frames:
+            parts.append(encode(frame))
+            size += len(parts[-1])
+            if size >= MESSAGE_BYTES_MAX:
+                break
+        count = len(parts)
+        self._size -= sum(self._sizes[:count])
+        del self._frames[:count]
+        del self._sizes[:count]
+        return b"\n".join(parts)
 
     def close(self) -> None:
         """Let everybody who waits go on: the connection is gone."""
         self.closed = True
-        self._ready.set()
-        self._room.set()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None

@@ -76,9 +76,9 @@ def prepare(session: SessionState, handlers: Handlers, *, orderly: bool) -> None
 
 async def _claim(committer: Committer, sessions: Iterable[SessionState], owners: list[str]) -> None:
     for position, session in enumerate(sessions, start=1):
-        committer.ride(session.snapshot())
+        committer.add(session.snapshot())
         if position % CLAIM_SLICE == 0:
             await committer.durable()
     for owner in owners:
-        committer.ride(Claimed(owner))
+        committer.add(Claimed(owner))
     await committer.durable()

@@ -1,25 +1,28 @@
 """The rules of one session: order, dedupe, window, events, acknowledgement, resume. No I/O.
 
-    request   -> accepted entry -> [committed] `accepted` to the client, request to the worker
+    message   -> accepted entry -> [committed] `accepted` to the client, requests to the worker
     worker    -> start, result ..., finish
     finish    -> finished entry -> [committed] `done` or `error` to the client
     ack       -> leaves the live set
 
 This file owns every transition of a session; nobody else changes that state. Journaled facts are
-in `state` (changed only by the fold's own functions, the moment an entry is put into the log);
-what else is here lives as long as the epoch: event numbers, the connection, the running request.
+in `state` (changed only by the fold's own functions, the moment the entry is made); what else is
+here lives as long as the epoch: event numbers, the connection, the running request.
+
+A session is a source of the journal: entries gather in it, the journal cuts them off when it
+makes its next commit, and says when that is durable.
 """
 
-import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.json import Decoder
 
 from protocol import frames as wire
-from protocol.codec import encode
+from protocol.codec import FrameError, encode, encode_message
 from protocol.codes import RETRYABLE, ErrorCode
 from server.journal.entries import (
     DONE,
@@ -27,19 +30,25 @@ from server.journal.entries import (
     Acked,
     Authorized,
     Closed,
+    End,
     Entry,
     Finished,
     Opened,
     Results,
+    Source,
     Started,
     encode_error,
 )
-from server.journal.state import RequestState, SessionState
+from server.journal.state import RequestState, SessionState, digest
 
+FRAME_BYTES: Final = 128
+"""What a frame is counted for beside the data in it."""
 END: Final = -1
 """The index of the event that ends a request."""
 EVENT_BYTES: Final = 128
 """What an unacknowledged event is counted for beside its data, so that tiny results add up."""
+STATUS_BYTES: Final = 256
+"""What a line of the manifest is counted for."""
 PIECE_BYTES: Final = 256 * 1024
 """A running stream goes into the journal in pieces of about this size."""
 
@@ -59,22 +68,25 @@ class ResultTooLarge(Exception):
 class Journal(Protocol):
     """Where entries go (journal/committer.py)."""
 
-    available: bool
-
-    def commit(self, entry: Entry, notify: Callable[[Any], None], argument: Any) -> None:
-        """Put `entry` into the log and call `notify(argument)` when it is durable."""
+    @property
+    def available(self) -> bool:
+        """Tell whether it can be written now."""
         ...
 
-    def ride(self, entry: Entry) -> None:
-        """Put `entry` into the log with whatever is committed next."""
+    def commit(self, source: Source) -> None:
+        """Make what `source` has durable soon."""
+        ...
+
+    def ride(self, source: Source) -> None:
+        """Make what `source` has durable with whatever is committed next."""
         ...
 
 
 class Work(Protocol):
     """Who runs the requests of a session (worker.py)."""
 
-    def put(self, request: RequestState) -> None:
-        """Run `request` after those put before it."""
+    def put(self, batch: Sequence[RequestState]) -> None:
+        """Run the requests of `batch`, one by one, after those put before."""
         ...
 
     def stop(self, request: RequestState, code: ErrorCode) -> None:
@@ -90,8 +102,12 @@ class Out(Protocol):
         """Tell whether to wait before adding events."""
         ...
 
-    def put(self, frame: bytes) -> None:
-        """Send `frame`."""
+    def put(self, frame: wire.ServerFrame | Raw, size: int = FRAME_BYTES) -> None:
+        """Send `frame`, which takes about `size` bytes; a Raw holds frames that are encoded."""
+        ...
+
+    def put_all(self, frames: Sequence[wire.ServerFrame]) -> None:
+        """Send `frames`, each about FRAME_BYTES long."""
         ...
 
     async def room(self) -> None:
@@ -129,8 +145,8 @@ class Memory:
 class Rules(Struct, frozen=True):
     """What all sessions of a process share.
 
-    `check(method, params, scope)` raises Refused for what must not run. `advertised` and `server`
-    go into every `welcome`.
+    `check(method, params, scope)` raises Refused for what must not run; what it returns is handed
+    to the worker. `advertised` and `server` go into every `welcome`.
     """
 
     epoch: str
@@ -143,20 +159,32 @@ class Rules(Struct, frozen=True):
     server: wire.ServerInfo
 
 
+_NOTHING: Final[tuple[list[RequestState], list[Raw], list[RequestState]]] = ([], [], [])
+
+
 class Session:
     """One session in one epoch."""
 
     __slots__ = (
+        "_accepted",
         "_committed_n",
         "_cursor",
+        "_ended",
         "_ending",
+        "_ends",
+        "_entries",
         "_events",
+        "_forced",
         "_ghosts",
+        "_in_flight",
         "_lagging",
         "_next_seq",
+        "_noted",
         "_produced",
+        "_replies",
         "_rules",
         "_running",
+        "_started_at",
         "_tail",
         "_tail_bytes",
         "_tail_first",
@@ -187,40 +215,58 @@ class Session:
         self._lagging = False
         self._cursor = 1
         self._wants_started = False
-        # The running request: items not journaled yet, from index _tail_first on.
+        # The running request: items not journaled yet, from index _tail_first on. _noted tells
+        # whether its start is in the log.
         self._running: RequestState | None = None
+        self._noted = True
+        self._started_at = 0.0
         self._tail: list[bytes] = []
         self._tail_first = 0
         self._tail_bytes = 0
         self._produced = 0
+        # Since the last cut: entries in order, those of the last Finished one while it is open,
+        # what was accepted, the frames that say so, and what ended; _forced tells whether a commit
+        # was asked for.
+        self._entries: list[Entry] = []
+        self._ends: list[End] | None = None
+        self._accepted: list[RequestState] = []
+        self._replies: list[Raw] = []
+        self._ended: list[RequestState] = []
+        self._forced = False
+        # The same three of the commit that is on its way.
+        self._in_flight = _NOTHING
 
     # Opening, recovering, ending
 
     @classmethod
     def open(cls, session_id: str, subject: str, scope: str, rules: Rules, work: Work) -> "Session":
         """Begin a new session. It becomes durable with its first accepted request."""
-        rules.journal.ride(Opened(session_id, subject, scope, rules.clock()))
-        return cls(SessionState(session_id, subject, scope), rules, work)
+        session = cls(SessionState(session_id, subject, scope), rules, work)
+        session._append(Opened(session_id, subject, scope, rules.clock()))
+        return session
 
     def recover(self) -> None:
         """Number the events that wait for the client; put what is unfinished to the worker."""
+        unfinished: list[RequestState] = []
         for request in self.state.live.values():
             if request.outcome is None:
-                self._unfinished += 1
-                self.work.put(request)
+                unfinished.append(request)
             else:
                 for index in range(request.dropped, request.dropped + len(request.results)):
                     self._events.append((request, index))
                     data = request.results[index - request.dropped]
                     self._hold(len(data) + EVENT_BYTES)
                 self._events.append((request, END))
+        self._unfinished = len(unfinished)
+        if unfinished:
+            self.work.put(unfinished)
         self._next_seq = len(self._events) + 1
 
     def authorize(self, scope: str) -> None:
         """Accept further requests under `scope` (of a newer token)."""
         if scope != self.state.scope:
             self.state.scope = scope
-            self._rules.journal.ride(Authorized(self.state.id, scope))
+            self._append(Authorized(self.state.id, scope))
 
     def close(self, *, cancel: bool) -> None:
         """End the session: accepted requests run on (or are cancelled), results are not kept."""
@@ -229,7 +275,7 @@ class Session:
         if cancel:
             for request in list(self.state.live.values()):
                 self._cancel(request)
-        self._rules.journal.ride(Closed(self.state.id))
+        self._append(Closed(self.state.id))
         self.state.close()
         self._events.clear()
         self._tail = []
@@ -246,9 +292,13 @@ class Session:
         if old:
             for n in old:
                 request = self.state.live[n]
-                self._release_bytes(request)
+                self._hold(-_held_bytes(request.results))
                 request.results = []  # events still refer to the request
             self._acknowledge(Acked(self.state.id, old, 0, 0))
+
+    def checkpoint(self) -> None:
+        """Put all of this session into the log, so that what it said before can go."""
+        self._append(self.state.snapshot())
 
     @property
     def unfinished(self) -> int:
@@ -272,21 +322,19 @@ class Session:
         if resumed and hello.epoch == self._rules.epoch and first <= hello.seq < self._next_seq:
             self._cursor = hello.seq + 1
         self._lagging = self._cursor < self._next_seq
-        out.put(
-            encode(
-                wire.Welcome(
-                    session=self.state.id,
-                    resumed=resumed,
-                    reason=reason,
-                    epoch=self._rules.epoch,
-                    seq=self._next_seq - 1,
-                    requests=self.manifest(),
-                    expires_at=expires_at,
-                    limits=self._rules.advertised,
-                    server=self._rules.server,
-                )
-            )
+        manifest = self.manifest()
+        welcome = wire.Welcome(
+            session=self.state.id,
+            resumed=resumed,
+            reason=reason,
+            epoch=self._rules.epoch,
+            seq=self._next_seq - 1,
+            requests=manifest,
+            expires_at=expires_at,
+            limits=self._rules.advertised,
+            server=self._rules.server,
         )
+        out.put(welcome, FRAME_BYTES + STATUS_BYTES * len(manifest))
         self.refill()
 
     def detach(self, out: Out) -> None:
@@ -329,117 +377,170 @@ class Session:
         for request, index in islice(self._events, self._cursor - first, None):
             if out.full:
                 return
-            frame = self._event_frame(self._cursor, request, index)
-            if frame is not None:
-                out.put(frame)
+            if self.state.live.get(request.n) is request:  # otherwise its results expired
+                if index == END:
+                    out.put(_end_frame(self._cursor, request), FRAME_BYTES + len(request.error))
+                else:
+                    data = self._data(request, index)
+                    frame = _result_frame(self._cursor, request, index, data)
+                    out.put(frame, FRAME_BYTES + len(data))
             self._cursor += 1
         self._lagging = False
 
-    def _event_frame(self, seq: int, request: RequestState, index: int) -> bytes | None:
-        if self.state.live.get(request.n) is not request:
-            return None  # its results expired
-        if index == END:
-            return _end_frame(seq, request)
+    def _data(self, request: RequestState, index: int) -> bytes:
         if request is self._running and index >= self._tail_first:
-            data = self._tail[index - self._tail_first]
-        else:
-            data = request.results[index - request.dropped]
-        return _result_frame(seq, request, index, data)
+            return self._tail[index - self._tail_first]
+        return request.results[index - request.dropped]
 
     # What the client says
 
-    def receive(self, frame: wire.ClientFrame) -> None:
-        """Take any frame but those of the handshake (`hello`, `refresh`, `bye`)."""
+    def receive(
+        self, frames: Sequence[wire.ClientFrame | FrameError], message: str | None
+    ) -> tuple[wire.Refresh, Sequence[wire.ClientFrame | FrameError]] | None:
+        """Take the frames of a message up to a `refresh`, which needs I/O.
+
+        Returns that `refresh` and what follows it, or None when all is done. `message` is the
+        text of `frames`; None when they are what was left of one.
+        """
+        now = self._rules.clock()
+        first = len(self._accepted)
+        acks = 0
+        room = self._room()
+        try:
+            for position, frame in enumerate(frames):
+                if isinstance(frame, wire.Request):
+                    if self._request(frame, now, room):
+                        room -= 1
+                    continue
+                if isinstance(frame, wire.Ack):
+                    acks += 1
+                    self._ack(frame.seq)
+                elif isinstance(frame, wire.Refresh):
+                    return frame, frames[position + 1 :]
+                else:
+                    # What it may undo must be in the log before it.
+                    self._log_accepted(first, None, now)
+                    first = len(self._accepted)
+                    if not self._rare(frame):
+                        break
+                room = self._room()
+        finally:
+            whole = len(self._accepted) - first + acks == len(frames)
+            self._log_accepted(first, message if whole else None, now)
+        return None
+
+    def _log_accepted(self, first: int, message: str | None, now: float) -> None:
+        """Log the requests accepted from index `first` on; `message` is their text, if there is."""
+        batch = self._accepted[first:]
+        if not batch:
+            return
+        if message is None:
+            message = "\n".join(_request_text(request) for request in batch)
+        state = self.state
+        self._ends = None
+        self._entries.append(Accepted(state.id, batch[0].n, state.subject, now, message))
+        # Encoded here and now, while all this is at hand for the processor, too.
+        frames = encode_message([wire.Accepted(request.id, request.n) for request in batch])
+        self._replies.append(Raw(frames))
+        if not self._forced:
+            self._commit()
+
+    def _rare(self, frame: wire.ClientFrame | FrameError) -> bool:
+        """Take a frame of the other kinds; tell whether further ones count."""
         match frame:
-            case wire.Request():
-                self._request(frame)
-            case wire.Ack():
-                self._ack(frame.seq)
             case wire.Cancel():
                 self._cancel_by_id(frame.id)
-            case wire.Hello() | wire.Refresh() | wire.Bye():
-                self.refuse(ErrorCode.BAD_FRAME, f"{type(frame).__name__.lower()}: not now")
+            case FrameError():
+                self.refuse(ErrorCode.BAD_FRAME, str(frame), frame.id)
+            case wire.Bye():
+                self.close(cancel=frame.cancel)
+                return False
+            case _:
+                self.refuse(ErrorCode.BAD_FRAME, "hello: this connection has said it")
+        return True
 
     def refuse(self, code: ErrorCode, message: str, request_id: str | None = None) -> None:
         """Tell the client that a frame was not taken."""
         if self.out is not None:
-            self.out.put(refusal(code, message, request_id))
+            self.out.put(refusal(code, message, request_id), FRAME_BYTES + len(message))
 
-    def _request(self, frame: wire.Request) -> None:
+    def _request(self, frame: wire.Request, now: float, room: int) -> bool:
+        """Accept a request unless it is known, or there is no room; tell whether it was."""
         state = self.state
-        params = bytes(frame.params)
-        digest = zlib.crc32(params, zlib.crc32(frame.method.encode()))
-        known = state.ids.get(frame.id)
-        if known is not None:
-            self._repeat(state.live[known], digest)
-            return
-        acknowledged = state.acknowledged(frame.id)
-        if acknowledged is not None:
-            self._repeat_acknowledged(frame.id, *acknowledged, digest)
-            return
+        request_id = frame.id
+        what = digest(frame)
+        if request_id in state.ids:
+            self._repeat(state.live[state.ids[request_id]], what)
+            return False
+        if request_id in state.recent or request_id in state.older:
+            self._repeat_acknowledged(request_id, what)
+            return False
         try:
-            self._check(frame)
+            if room <= 0:
+                raise self._no_room()
+            prepared = self._rules.check(frame.method, frame.params, state.scope)
         except Refused as refused:
-            self.refuse(refused.code, str(refused), frame.id)
-            return
-        entry = Accepted(
-            state.id,
-            state.last_n + 1,
-            frame.id,
-            frame.method,
-            params,
-            digest,
-            state.subject,
-            self._rules.clock(),
-            frame.timeout,
-            frame.on_disconnect == "cancel",
-        )
-        request = state.accept(entry)
+            self.refuse(refused.code, str(refused), request_id)
+            return False
+        request = state.accept(state.last_n + 1, frame, what, now)
+        request.prepared = prepared
         self._unfinished += 1
-        self._rules.journal.commit(entry, self._accepted, request)
+        self._accepted.append(request)
+        return True
 
-    def _check(self, frame: wire.Request) -> None:
+    def _room(self) -> int:
+        """Return how many requests may be accepted now."""
+        rules = self._rules
+        limits = rules.limits
+        unfinished = self._unfinished
+        if (
+            len(self.state.live) - unfinished >= limits.max_unacked
+            or self._unacked_bytes >= limits.max_result_bytes
+            or rules.memory.full
+            or not rules.journal.available
+        ):
+            return 0
+        return limits.window - unfinished - self._ghosts
+
+    def _no_room(self) -> Refused:
+        """Say why there is no room."""
         limits = self._rules.limits
         if self._unfinished + self._ghosts >= limits.window:
-            raise Refused(
+            return Refused(
                 ErrorCode.WINDOW_EXCEEDED,
                 f"{limits.window} requests are unfinished: send again when one has ended",
             )
         unacked = len(self.state.live) - self._unfinished
         if unacked >= limits.max_unacked or self._unacked_bytes >= limits.max_result_bytes:
-            raise Refused(
+            return Refused(
                 ErrorCode.WINDOW_EXCEEDED,
                 f"{unacked} ended requests with {self._unacked_bytes} bytes of results "
                 "are unacknowledged: send ack, then send again",
             )
         if self._rules.memory.full:
-            raise Refused(
+            return Refused(
                 ErrorCode.OVERLOADED,
                 "the server holds as many unacknowledged results as it may: send again later",
             )
-        if not self._rules.journal.available:
-            raise Refused(
-                ErrorCode.JOURNAL_UNAVAILABLE,
-                "the journal cannot be written now: nothing was accepted, send again later",
-            )
-        self._rules.check(frame.method, frame.params, self.state.scope)
+        return Refused(
+            ErrorCode.JOURNAL_UNAVAILABLE,
+            "the journal cannot be written now: nothing was accepted, send again later",
+        )
 
-    def _repeat(self, request: RequestState, digest: int) -> None:
-        if digest != request.digest:
+    def _repeat(self, request: RequestState, what: int) -> None:
+        if what != request.digest:
             self._conflict(request.id)
         elif request.n <= self._committed_n and self.out is not None:
-            self.out.put(
-                encode(
-                    wire.Accepted(request.id, request.n, duplicate=True, state=self._phase(request))
-                )
-            )
+            phase = self._phase(request)
+            self.out.put(wire.Accepted(request.id, request.n, duplicate=True, state=phase))
         # Otherwise its commit is on the way, and so is `accepted`.
 
-    def _repeat_acknowledged(self, request_id: str, n: int, known_digest: int, digest: int) -> None:
-        if digest != known_digest:
+    def _repeat_acknowledged(self, request_id: str, what: int) -> None:
+        n, known = self.state.acknowledged(request_id) or (0, 0)
+        if what != known:
             self._conflict(request_id)
         elif self.out is not None:
-            self.out.put(encode(wire.Accepted(request_id, n, duplicate=True, state="acknowledged")))
+            self.out.put(wire.Accepted(request_id, n, duplicate=True, state="acknowledged"))
 
     def _conflict(self, request_id: str) -> None:
         self.refuse(
@@ -448,12 +549,6 @@ class Session:
             "choose a new id",
             request_id,
         )
-
-    def _accepted(self, request: RequestState) -> None:
-        self._committed_n = request.n
-        if self.out is not None:
-            self.out.put(b'{"type":"accepted","id":%b,"n":%d}' % (encode(request.id), request.n))
-        self.work.put(request)
 
     def _cancel_by_id(self, request_id: str) -> None:
         n = self.state.ids.get(request_id)
@@ -471,7 +566,7 @@ class Session:
             self.work.stop(request, ErrorCode.CANCELLED)
         else:
             self._ghosts += 1
-            self._finish(request, ErrorCode.CANCELLED, _CANCELLED)
+            self.finish(request, ErrorCode.CANCELLED, _CANCELLED)
 
     def _ack(self, seq: int) -> None:
         events = self._events
@@ -481,43 +576,40 @@ class Session:
                 ErrorCode.BAD_FRAME, f"ack: {seq} is beyond the last event sent, {sent - 1}"
             )
             return
-        count = seq - (self._next_seq - len(events)) + 1
+        live = self.state.live
         ended: list[int] = []
+        released = 0
         partial: RequestState | None = None
         results = 0
-        for _ in range(count):
+        for _ in range(seq - (self._next_seq - len(events)) + 1):
             request, index = events.popleft()
-            if index == END:
-                if request.n in self.state.live:
-                    self._release_bytes(request)
-                    ended.append(request.n)
-                if partial is request:
-                    partial = None
-            else:
+            if index != END:
                 partial = request
                 results = index + 1
-        if partial is not None and partial.n in self.state.live:
-            self._release_bytes(partial, results)
+            elif request.n in live:
+                ended.append(request.n)
+                released += _held_bytes(request.results)
+        self._hold(-released)
+        if partial is not None and partial.n in live and partial.n not in ended:
+            self._release(partial, results)
             self._acknowledge(Acked(self.state.id, ended, partial.n, results))
         elif ended:
             self._acknowledge(Acked(self.state.id, ended, 0, 0))
 
     def _acknowledge(self, entry: Acked) -> None:
+        self._append(entry)
         self.state.acknowledge(entry)
-        self._rules.journal.ride(entry)
 
-    def _release_bytes(self, request: RequestState, upto: int | None = None) -> None:
-        """Take results before index `upto` (default: all) out of the count, and out of the tail."""
-        held = request.results
-        if upto is not None:
-            held = held[: max(0, upto - request.dropped)]
-            if request is self._running and upto > self._tail_first:
-                acked = self._tail[: upto - self._tail_first]
-                del self._tail[: len(acked)]
-                self._tail_first = upto
-                self._tail_bytes -= sum(map(len, acked))
-                held = held + acked
-        self._hold(-(sum(map(len, held)) + EVENT_BYTES * len(held)))
+    def _release(self, request: RequestState, upto: int) -> None:
+        """Take results before index `upto` out of the count, and out of the tail."""
+        held = request.results[: max(0, upto - request.dropped)]
+        if request is self._running and upto > self._tail_first:
+            acked = self._tail[: upto - self._tail_first]
+            del self._tail[: len(acked)]
+            self._tail_first = upto
+            self._tail_bytes -= sum(map(len, acked))
+            held = [*held, *acked]
+        self._hold(-_held_bytes(held))
 
     def _hold(self, size: int) -> None:
         """Count `size` bytes of unacknowledged results more."""
@@ -527,15 +619,20 @@ class Session:
     # What the worker says
 
     def start(self, request: RequestState) -> None:
-        """Note that the handler runs next, once more than before."""
-        entry = Started(self.state.id, request.n, request.attempt + 1, self._rules.clock())
-        self.state.start(request, entry)
-        self._rules.journal.ride(entry)
+        """Note that the handler runs next, once more than before.
+
+        This gets into the log with the next commit, unless the request has ended by then.
+        """
+        self.state.start(request, request.attempt + 1)
         self._running = request
+        self._started_at = self._rules.clock()
+        self._noted = False
         self._tail_first = 0
         self._produced = 0
+        if not self._forced:
+            self._rules.journal.ride(self)
         if self._wants_started and self.out is not None:
-            self.out.put(encode(wire.Started(request.id, request.attempt)))
+            self.out.put(wire.Started(request.id, request.attempt))
 
     def skip(self) -> None:
         """Note that the worker came past a request that was cancelled while it waited."""
@@ -557,43 +654,88 @@ class Session:
         self._tail_bytes += len(data)
         index = self._produced
         self._produced = index + 1
-        self._event(request, index, data)
+        seq = self._next_seq
+        self._next_seq = seq + 1
+        self._events.append((request, index))
+        out = self.out
+        if out is not None and self._listens(out, seq):
+            out.put(_result_frame(seq, request, index, data), FRAME_BYTES + len(data))
         if self._tail_bytes >= PIECE_BYTES:
             entry = Results(self.state.id, request.n, self._tail_first, self._tail)
+            self._append(entry)
             self.state.add_results(request, entry)
-            self._rules.journal.commit(entry, _nothing, None)
             self._take_tail()
+            self._commit()
+
+    def answer(self, request: RequestState, data: bytes) -> None:
+        """End the running request, which has given nothing yet, with one result.
+
+        Raises ResultTooLarge as `result` does; then it goes on running.
+        """
+        if self.state.closed:
+            self._produced = 1
+            self.finish(request, DONE)
+            return
+        size = len(data) + EVENT_BYTES
+        if self._unacked_bytes + size > self._rules.limits.max_result_bytes:
+            raise ResultTooLarge
+        self._unacked_bytes += size
+        self._rules.memory.held_bytes += size
+        seq = self._next_seq
+        self._next_seq = seq + 1
+        self._events.append((request, 0))
+        out = self.out
+        if out is not None and self._listens(out, seq):
+            out.put(
+                wire.Result(request.id, request.attempt, 0, Raw(data), seq), FRAME_BYTES + len(data)
+            )
+        if request.attempt > 1:
+            self._note_start()
+        self._end(request, 0, [data], 1, DONE, b"", self._started_at)
 
     def live_result(self, request: RequestState, data: bytes) -> None:
         """Send one item of a method declared live: it has no number and is not kept."""
         if self.out is not None:
-            self.out.put(_result_frame(0, request, self._produced, data))
+            frame = _result_frame(0, request, self._produced, data)
+            self.out.put(frame, FRAME_BYTES + len(data))
         self._produced += 1
 
     def finish(self, request: RequestState, outcome: str, error: bytes = b"") -> None:
         """End a request that runs, or that must not run: outcome DONE, or a code with its text."""
-        self._finish(request, outcome, error)
+        if request is self._running:
+            if request.attempt > 1:
+                self._note_start()  # it also says that older results are void
+            first, items = self._take_tail()
+            self._end(request, first, items, self._produced, outcome, error, self._started_at)
+        else:
+            self._end(request, 0, [], 0, outcome, error, 0.0)
 
-    def _finish(self, request: RequestState, outcome: str, error: bytes) -> None:
-        running = request is self._running
-        first, items = self._take_tail() if running else (0, [])
-        produced = self._produced if running else 0
-        self._running = None if running else self._running
-        entry = Finished(
-            self.state.id,
-            request.n,
-            request.attempt,
-            first,
-            items,
-            produced,
-            outcome,
-            error,
-            self._rules.clock(),
-        )
-        self.state.finish(request, entry)
+    def _end(
+        self,
+        request: RequestState,
+        first: int,
+        items: list[bytes],
+        results: int,
+        outcome: str,
+        error: bytes,
+        started_at: float,
+    ) -> None:
+        if request is self._running:
+            self._running = None
+            self._noted = True
+        now = self._rules.clock()
+        attempt = request.attempt
+        end = End(request.n, attempt, results, outcome, started_at, now, first, items, error)
+        if self._ends is None:
+            self._ends = []
+            self._entries.append(Finished(self.state.id, self._ends))
+        self._ends.append(end)
+        self.state.finish(request, end)
         self._unfinished -= 1
         self._ending.add(request.n)
-        self._rules.journal.commit(entry, self._ended, request)
+        self._ended.append(request)
+        if not self._forced:
+            self._commit()
 
     def _take_tail(self) -> tuple[int, list[bytes]]:
         first, items = self._tail_first, self._tail
@@ -602,70 +744,128 @@ class Session:
         self._tail_bytes = 0
         return first, items
 
-    def _ended(self, request: RequestState) -> None:
-        self._ending.discard(request.n)
-        if not self.state.closed:
-            self._event(request, END, b"")
-
-    def _event(self, request: RequestState, index: int, data: bytes) -> None:
-        seq = self._next_seq
-        self._next_seq = seq + 1
-        self._events.append((request, index))
-        out = self.out
-        if out is None or self._lagging:
-            return
+    def _listens(self, out: Out, seq: int) -> bool:
+        """Tell whether event `seq` goes out now; otherwise it waits until there is room."""
+        if self._lagging:
+            return False
         if out.full:
             self._lagging = True
             self._cursor = seq
-        elif index == END:
-            out.put(_end_frame(seq, request))
-        else:
-            out.put(_result_frame(seq, request, index, data))
+            return False
+        return True
+
+    # What the journal says
+
+    def cut(self) -> Sequence[Entry]:
+        """Return the entries made since the last cut, for the commit that is made now."""
+        self._note_start()
+        entries = self._entries
+        self._entries = []
+        self._ends = None
+        self._in_flight = (self._accepted, self._replies, self._ended)
+        self._accepted = []
+        self._replies = []
+        self._ended = []
+        self._forced = False
+        return entries
+
+    def committed(self) -> None:
+        """Go on with what the last cut has made durable."""
+        accepted, replies, ended = self._in_flight
+        self._in_flight = _NOTHING
+        if accepted:
+            self._committed_n = accepted[-1].n
+            # First the worker, then the frames: so they are in one message with quick results.
+            self.work.put(accepted)
+            if self.out is not None:
+                for frames in replies:
+                    self.out.put(frames, len(bytes(frames)))
+        if ended:
+            self._announce(ended)
+
+    def _announce(self, ended: Sequence[RequestState]) -> None:
+        """Number and send the events that end requests."""
+        self._ending.difference_update([request.n for request in ended])
+        if self.state.closed:
+            return
+        seq = self._next_seq
+        self._next_seq = seq + len(ended)
+        self._events.extend([(request, END) for request in ended])
+        out = self.out
+        if out is not None and self._listens(out, seq):
+            out.put_all([_end_frame(seq + k, request) for k, request in enumerate(ended)])
+
+    def _append(self, entry: Entry) -> None:
+        """Put `entry` into the log with whatever is committed next."""
+        self._note_start()
+        self._ends = None
+        self._entries.append(entry)
+        if not self._forced:
+            self._rules.journal.ride(self)
+
+    def _note_start(self) -> None:
+        """Put the start of the running request into the log, unless it is there."""
+        if self._noted or self._running is None:
+            return
+        self._noted = True
+        self._ends = None
+        request = self._running
+        self._entries.append(Started(self.state.id, request.n, request.attempt, self._started_at))
+
+    def _commit(self) -> None:
+        """Ask for a commit of what was put into the log."""
+        self._forced = True
+        self._rules.journal.commit(self)
 
 
+def _held_bytes(results: Sequence[bytes]) -> int:
+    return sum(map(len, results)) + EVENT_BYTES * len(results)
+
+
+class _ErrorText(Struct):
+    """What `encode_error` wrote."""
+
+    code: str
+    message: str
+    retryable: bool
+    details: Raw | UnsetType = UNSET
+
+
+_error_decoder: Final = Decoder(_ErrorText)
 _CANCELLED: Final = encode_error(ErrorCode.CANCELLED, "cancelled by the client", retryable=False)
 
 
-def refusal(code: ErrorCode, message: str, request_id: str | None = None) -> bytes:
+def refusal(code: ErrorCode, message: str, request_id: str | None = None) -> wire.Error:
     """Return an `error` frame that ends nothing: what it answers was not taken."""
-    return encode(
-        wire.Error(code=code, message=message, retryable=code in RETRYABLE, id=request_id)
-    )
+    return wire.Error(code=code, message=message, retryable=code in RETRYABLE, id=request_id)
 
 
-def _result_frame(seq: int, request: RequestState, index: int, data: bytes) -> bytes:
-    if seq == 0:
-        return b'{"type":"result","id":%b,"attempt":%d,"index":%d,"data":%b}' % (
-            encode(request.id),
-            request.attempt,
-            index,
-            data,
-        )
-    return b'{"type":"result","id":%b,"seq":%d,"attempt":%d,"index":%d,"data":%b}' % (
-        encode(request.id),
-        seq,
-        request.attempt,
-        index,
-        data,
-    )
+def _result_frame(seq: int, request: RequestState, index: int, data: bytes) -> wire.Result:
+    return wire.Result(request.id, request.attempt, index, Raw(data), seq)
 
 
-def _end_frame(seq: int, request: RequestState) -> bytes:
+def _end_frame(seq: int, request: RequestState) -> wire.Done | wire.Error:
     if request.outcome == DONE:
-        return b'{"type":"done","id":%b,"seq":%d,"attempt":%d,"results":%d}' % (
-            encode(request.id),
-            seq,
-            request.attempt,
-            request.total,
-        )
-    # The error text was encoded once, as a JSON object; its braces are replaced by these.
-    return b'{"type":"error","id":%b,"seq":%d,"attempt":%d,%b' % (
-        encode(request.id),
-        seq,
-        request.attempt,
-        request.error[1:],
+        return wire.Done(request.id, seq, request.attempt, request.total)
+    error = _error_decoder.decode(request.error)
+    return wire.Error(
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        id=request.id,
+        seq=seq,
+        attempt=request.attempt,
+        details=error.details,
     )
 
 
-def _nothing(_: object) -> None:
-    """Take the news of a commit nobody waits for."""
+def _request_text(request: RequestState) -> str:
+    """Return the frame that `request` came as."""
+    frame = wire.Request(
+        request.id,
+        request.method,
+        request.params,
+        request.timeout,
+        "cancel" if request.cancel_on_disconnect else "continue",
+    )
+    return encode(frame).decode()

@@ -7,7 +7,6 @@ from typing import Final
 
 import structlog
 
-from server.journal.entries import Snapshot
 from server.journal.state import RequestState, SessionState
 from server.session import Rules, Session
 from server.worker import Runtime, Worker
@@ -103,12 +102,13 @@ class Sessions:
         """Return the requests whose handlers go on though the server stops."""
         return [r for seat in self if (r := seat.worker.running) is not None and seat.worker.alive]
 
-    def snapshots(self) -> Iterator[Snapshot]:
-        """Yield a snapshot of each session that is there now and still there when it is reached."""
+    def checkpoint(self) -> Iterator[Session]:
+        """Put each session that is there now into the log, one per step."""
         for session_id in list(self._seats):
             seat = self._seats.get(session_id)
             if seat is not None:
-                yield seat.session.state.snapshot()
+                seat.session.checkpoint()
+                yield seat.session
 
     def _add(self, session: Session, worker: Worker) -> Seat:
         seat = Seat(session, worker, self._rules.clock())

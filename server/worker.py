@@ -1,12 +1,17 @@
 """One worker coroutine per session: it takes requests from the session's queue, one at a time.
 
-    while True: request = await queue.get(); run its handler; tell the session how it ended
+    while True: for each request of the next batch: run its handler; tell the session how it ended
+
+A batch is what one commit of the journal made durable: nothing is waited for between its requests.
 
 The handler runs inside the worker's own task. To end it early (cancel, timeout, shutdown) the
 task is cancelled; `_stop_code` tells why, and without one the worker itself is to end.
 """
 
 import asyncio
+import math
+from collections import deque
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -43,6 +48,7 @@ class Runtime:
         self.pools = pools
         self.committer = committer
         self.request_timeout_seconds = request_timeout_seconds
+        self.loop = asyncio.get_running_loop()
         self.draining = False
 
 
@@ -50,12 +56,14 @@ class Worker:
     """Runs the requests of one session. The task starts with the first request."""
 
     __slots__ = (
+        "_batch",
         "_deadline",
         "_queue",
         "_runtime",
         "_stop_code",
         "_task",
         "_timer",
+        "_timer_at",
         "running",
         "session",
     )
@@ -64,20 +72,22 @@ class Worker:
         self.session: Session
         self.running: RequestState | None = None
         self._runtime = runtime
-        self._queue: asyncio.Queue[RequestState] = asyncio.Queue(queue_size)
+        self._queue: asyncio.Queue[Sequence[RequestState]] = asyncio.Queue(queue_size)
+        self._batch: deque[RequestState] = deque()
         self._task: asyncio.Task[None] | None = None
         self._stop_code: ErrorCode | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
 
     @property
     def alive(self) -> bool:
         """Tell whether the worker's task goes on."""
         return self._task is not None and not self._task.done()
 
-    def put(self, request: RequestState) -> None:
-        """Queue `request`; the session's window keeps this within the queue's size."""
-        self._queue.put_nowait(request)
+    def put(self, batch: Sequence[RequestState]) -> None:
+        """Queue `batch`; the session's window keeps this within the queue's size."""
+        self._queue.put_nowait(batch)
         if not self.alive and not self._runtime.draining:
             self._task = asyncio.create_task(self._run())
             self._task.add_done_callback(self._on_end)
@@ -114,160 +124,173 @@ class Worker:
         return self._task
 
     async def _run(self) -> None:
-        queue = self._queue
+        batch = self._batch
         runtime = self._runtime
         while not runtime.draining:
-            request = await queue.get()
+            if not batch:
+                batch.extend(await self._queue.get())
+                continue  # draining may have begun
+            request = batch.popleft()
             if request.outcome is not None:
                 self.session.skip()
             else:
                 self.running = request
-                await self._execute(request)
+                while not await self._execute(request):
+                    pass  # its process died: once more
                 self.running = None
+                # A slow client holds its handlers back; one that is gone does not.
+                while (out := self.session.out) is not None and out.full:
+                    await out.room()
 
-    async def _execute(self, request: RequestState) -> None:
-        """Run one request to its end, whatever its handler does."""
+    async def _execute(self, request: RequestState) -> bool:
+        """Run one request to its end, whatever its handler does; False if it is to run again."""
         session = self.session
+        outcome, error = DONE, b""
         try:
-            outcome, error = await self._attempts(request)
-        except RequestError as failure:
-            outcome, error = failure.code, _handler_text(failure)
-        except _Ended as ended:
-            outcome, error = ended.code, encode_error(ended.code, str(ended), retryable=False)
+            method, arguments = request.prepared or self._prepare(request)
+            if request.attempt > 0:
+                _check_attempt(request, method)
+            session.start(request)
+            self._arm(request, method)
+            if request.attempt > 1 or method.replay != "always":
+                # The count must survive a crash of this very attempt.
+                await self._runtime.committer.durable()
+            state = session.state
+            call = Request(
+                state.id,
+                request.n,
+                request.id,
+                request.method,
+                state.subject,
+                split_scopes(request.scope),
+                request.attempt,
+            )
+            if method.kind == "coroutine" and not method.live:
+                data = self._encode(request, await method.function(call, *arguments))
+                if self._stop_code is None:
+                    session.answer(request, data)
+                    self._deadline = 0.0
+                    return True
+            else:
+                await self._call(request, method, call, arguments)
+        except WorkerDied:
+            _log.warning("process_died", **_context(request, session))
+            outcome, error = _NONE
+        except BaseException as failure:
+            outcome, error = self._judge(request, failure)
+        self._deadline = 0.0
+        if self._stop_code is not None:
+            outcome, error = self._stopped(self._stop_code)
+        if not outcome:
+            return False
         session.finish(request, outcome, error)
+        return True
 
-    async def _attempts(self, request: RequestState) -> tuple[str, bytes]:
+    def _prepare(self, request: RequestState) -> tuple[Method, tuple[Any, ...]]:
+        """Do what was done when the request was accepted, in an earlier process."""
         method = self._runtime.handlers.get(request.method)
         if method is None:
             raise _Ended(ErrorCode.UNKNOWN_METHOD, f"no method {request.method!r} any more")
         try:
-            arguments = method.decode(request.params)
+            return method, method.decode(request.params)
         except InvalidParams as error:
             raise _Ended(ErrorCode.INVALID_PARAMS, str(error)) from None
-        while True:
-            self._check_attempt(request, method)
-            try:
-                await self._attempt(request, method, arguments)
-            except WorkerDied:
-                _log.warning("process_died", **_context(request, self.session))
-            else:
-                return DONE, b""
-
-    @staticmethod
-    def _check_attempt(request: RequestState, method: Method) -> None:
-        if request.attempt > 0 and method.replay != "always":
-            raise _Ended(
-                ErrorCode.INTERRUPTED,
-                "a crash hit this request, and its method must not run twice",
-            )
-        if request.attempt >= method.max_attempts:
-            raise _Ended(
-                ErrorCode.HANDLER_ERROR,
-                f"given up after {request.attempt} attempts that ended with a crash",
-            )
-
-    async def _attempt(
-        self, request: RequestState, method: Method, arguments: tuple[Any, ...]
-    ) -> None:
-        self.session.start(request)
-        self._arm(request, method)
-        try:
-            if request.attempt > 1 or method.replay != "always":
-                # The count must survive a crash of this very attempt.
-                await self._runtime.committer.durable()
-            await self._call(request, method, arguments)
-        except asyncio.CancelledError:
-            if not _being_cancelled():
-                _log.exception("handler_failed", **_context(request, self.session))
-                raise _Ended(ErrorCode.HANDLER_ERROR, "the handler failed") from None
-            if self._stop_code is None:
-                raise  # the worker itself is to end
-        except (RequestError, WorkerDied, _Ended):
-            raise
-        except ResultTooLarge:
-            raise _Ended(
-                ErrorCode.RESULT_TOO_LARGE,
-                "the session's unacknowledged results would exceed max_result_bytes: "
-                "acknowledge results sooner, or yield less",
-            ) from None
-        except (Exception, SystemExit):
-            _log.exception("handler_failed", **_context(request, self.session))
-            raise _Ended(ErrorCode.HANDLER_ERROR, "the handler failed") from None
-        finally:
-            code, self._stop_code = self._stop_code, None
-            self._deadline = 0.0
-            if code is not None:
-                _uncancel()
-        if code is not None:
-            raise _Ended(code, _STOP_TEXT[code])
 
     async def _call(
-        self, request: RequestState, method: Method, arguments: tuple[Any, ...]
+        self, request: RequestState, method: Method, call: Request, arguments: tuple[Any, ...]
     ) -> None:
-        call = Request(
-            session=self.session.state.id,
-            n=request.n,
-            id=request.id,
-            method=request.method,
-            subject=request.subject,
-            scopes=split_scopes(request.scope),
-            attempt=request.attempt,
-        )
         match method.kind:
             case "coroutine":
-                await self._emit(request, method, await method.function(call, *arguments))
+                self._emit(request, method, await method.function(call, *arguments))
             case "stream":
                 async with aclosing(method.function(call, *arguments)) as items:
                     async for item in items:
-                        await self._emit(request, method, item)
+                        self._emit(request, method, item)
+                        while (out := self.session.out) is not None and out.full:
+                            await out.room()
             case "thread":
                 value = await self._runtime.pools.run_thread(method.function, call, *arguments)
-                await self._emit(request, method, value)
+                self._emit(request, method, value)
             case "process":
                 value = await self._runtime.pools.run_process(method.function, call, *arguments)
-                await self._emit(request, method, value)
+                self._emit(request, method, value)
 
-    async def _emit(self, request: RequestState, method: Method, item: object) -> None:
+    def _emit(self, request: RequestState, method: Method, item: object) -> None:
+        data = self._encode(request, item)
+        if method.live:
+            self.session.live_result(request, data)
+        else:
+            self.session.result(request, data)
+
+    def _encode(self, request: RequestState, item: object) -> bytes:
         try:
-            data = encode(item)
+            return encode(item)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             _log.warning("result_not_json", error=str(error), **_context(request, self.session))
             raise _Ended(
                 ErrorCode.HANDLER_ERROR, f"the handler gave what JSON cannot hold: {error}"
             ) from None
-        if method.live:
-            self.session.live_result(request, data)
-        else:
-            self.session.result(request, data)
-        # A slow client holds its handler back; one that is gone does not.
-        while (out := self.session.out) is not None and out.full:
-            await out.room()
+
+    # How a request ends that did not end well
+
+    def _judge(self, request: RequestState, failure: BaseException) -> tuple[str, bytes]:
+        """Return outcome and error text for what a handler raised.
+
+        Raises `failure` again when it is the worker itself that is to end.
+        """
+        match failure:
+            case RequestError():
+                return failure.code, _handler_text(failure)
+            case _Ended():
+                return failure.code, _text(failure.code, str(failure))
+            case ResultTooLarge():
+                return ErrorCode.RESULT_TOO_LARGE, _TOO_LARGE
+            case asyncio.CancelledError() if self._stop_code is not None or _being_cancelled():
+                if self._stop_code is None:
+                    raise failure
+                return _NONE  # `_stopped` says how it ends
+            case Exception() | SystemExit() | asyncio.CancelledError():
+                _log.exception("handler_failed", **_context(request, self.session))
+                return ErrorCode.HANDLER_ERROR, _FAILED
+            case _:
+                raise failure
+
+    def _stopped(self, code: ErrorCode) -> tuple[str, bytes]:
+        """Return outcome and error text of the request that `stop` was called for."""
+        self._stop_code = None
+        _uncancel()
+        return code, _text(code, _STOP_TEXT[code])
 
     # Deadlines: one timer per worker that is armed anew only when it fires too early, so that
     # a short request costs no timer of its own.
 
     def _arm(self, request: RequestState, method: Method) -> None:
-        limit = method.timeout or self._runtime.request_timeout_seconds
-        seconds = limit if request.timeout is None else min(request.timeout, limit)
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
+        seconds = method.timeout or self._runtime.request_timeout_seconds
+        if request.timeout is not None and request.timeout < seconds:
+            seconds = request.timeout
+        self._deadline = deadline = self._runtime.loop.time() + seconds
+        if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = loop.call_at(self._deadline, self._expired)
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer_at = self._deadline
+        self._timer = self._runtime.loop.call_at(self._deadline, self._expired)
 
     def _expired(self) -> None:
         self._timer = None
+        self._timer_at = math.inf
         if self._deadline == 0.0 or self.running is None:
             return
-        loop = asyncio.get_running_loop()
+        loop = self._runtime.loop
         if loop.time() >= self._deadline:
             if self._stop_code is None:
                 self.stop(self.running, ErrorCode.TIMEOUT)
             elif self._task is not None:
                 self._task.cancel()  # the handler swallowed the last one
             self._deadline = loop.time() + STOP_AGAIN_SECONDS
-        self._timer = loop.call_at(self._deadline, self._expired)
+        self._set_timer()
 
 
 class _Ended(Exception):
@@ -278,7 +301,31 @@ class _Ended(Exception):
         self.code = code
 
 
-_STOP_TEXT = {
+def _check_attempt(request: RequestState, method: Method) -> None:
+    if method.replay != "always":
+        raise _Ended(
+            ErrorCode.INTERRUPTED,
+            "a crash hit this request, and its method must not run twice",
+        )
+    if request.attempt >= method.max_attempts:
+        raise _Ended(
+            ErrorCode.HANDLER_ERROR,
+            f"given up after {request.attempt} attempts that ended with a crash",
+        )
+
+
+def _text(code: ErrorCode, message: str) -> bytes:
+    return encode_error(code, message, retryable=False)
+
+
+_NONE: Final = ("", b"")
+_FAILED: Final = _text(ErrorCode.HANDLER_ERROR, "the handler failed")
+_TOO_LARGE: Final = _text(
+    ErrorCode.RESULT_TOO_LARGE,
+    "the session's unacknowledged results would exceed max_result_bytes: "
+    "acknowledge results sooner, or yield less",
+)
+_STOP_TEXT: Final = {
     ErrorCode.CANCELLED: "cancelled by the client",
     ErrorCode.TIMEOUT: "the handler did not end in time",
 }
@@ -308,6 +355,6 @@ def _context(request: RequestState, session: Session) -> dict[str, Any]:
         "session": session.state.id,
         "n": request.n,
         "method": request.method,
-        "subject": request.subject,
+        "subject": session.state.subject,
         "attempt": request.attempt,
     }

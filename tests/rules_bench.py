@@ -1,50 +1,92 @@
 """A bench for the session rules: a log, an outbox and a worker made of plain lists."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from protocol import frames as wire
+from protocol.codec import decode_client_message, encode, encode_message
 from protocol.codes import ErrorCode
-from server.journal.entries import Entry
+from server.journal.entries import Entry, Source, Started
 from server.journal.state import RequestState, SessionState, State, fold
-from server.session import Limits, Memory, Rules, Session
+from server.session import FRAME_BYTES, Limits, Memory, Rules, Session
 
 _decoder = msgspec.json.Decoder(wire.ServerFrame)
 
 
 class ListJournal:
-    """A log in memory whose entries become durable when the test says so."""
+    """A log in memory: commits are cut and become durable when the test says so."""
 
     def __init__(self) -> None:
         self.available = True
         self.durable: list[Entry] = []
-        self.pending: list[tuple[Entry, Callable[[Any], None] | None, Any]] = []
+        self.in_flight: list[Entry] = []
+        self._sources: dict[Source, None] = {}
+        self._told: list[Source] = []
 
-    def commit(self, entry: Entry, notify: Callable[[Any], None], argument: Any) -> None:
-        self.pending.append((entry, notify, argument))
+    def commit(self, source: Source) -> None:
+        self._sources[source] = None
 
-    def ride(self, entry: Entry) -> None:
-        self.pending.append((entry, None, None))
+    def ride(self, source: Source) -> None:
+        self._sources[source] = None
 
-    def flush(self, count: int | None = None) -> None:
-        """Make the first `count` pending entries durable, then tell who waits for them."""
-        batch = self.pending[:count]
-        del self.pending[: len(batch)]
-        self.durable.extend(entry for entry, _, _ in batch)
-        for _, notify, argument in batch:
-            if notify is not None:
-                notify(argument)
+    @property
+    def pending(self) -> bool:
+        return bool(self._sources or self._told)
+
+    @property
+    def flying(self) -> bool:
+        return bool(self._told)
+
+    def cut(self) -> None:
+        """Cut off a commit; it is on its way until it lands."""
+        assert not self._told
+        self._told, self._sources = list(self._sources), {}
+        for source in self._told:
+            self.in_flight += source.cut()
+
+    def land(self) -> None:
+        """Make the commit on its way durable, then tell who waits for it."""
+        self.durable += self.in_flight
+        self.in_flight = []
+        told, self._told = self._told, []
+        for source in told:
+            source.committed()
+
+    def flush(self) -> None:
+        """Make everything durable that is pending now."""
+        if self.flying:
+            self.land()
+        self.cut()
+        self.land()
 
     def everything(self) -> list[Entry]:
-        return self.durable + [entry for entry, _, _ in self.pending]
+        """Return the whole log as it would be if everything pending became durable."""
+        entries = self.durable + self.in_flight
+        for source in self._sources:
+            assert isinstance(source, Session)
+            entries += pending(source)
+        return entries
+
+    def has_undurable(self, kind: type[Entry]) -> bool:
+        """Tell whether an entry of that kind would be lost in a crash."""
+        return any(isinstance(entry, kind) for entry in self.everything()[len(self.durable) :])
+
+
+def pending(session: Session) -> list[Entry]:
+    """Return what a cut would return, without cutting."""
+    entries = list(session._entries)
+    running = session._running
+    if running is not None and not session._noted:
+        entries.append(Started(session.state.id, running.n, running.attempt, session._started_at))
+    return entries
 
 
 class ListOut:
-    """An outbox that holds frames until the test delivers them."""
+    """An outbox that holds encoded frames until the test delivers them."""
 
     def __init__(self, room: int = 1_000_000) -> None:
         self.frames: deque[bytes] = deque()
@@ -54,8 +96,12 @@ class ListOut:
     def full(self) -> bool:
         return len(self.frames) >= self.room_frames
 
-    def put(self, frame: bytes) -> None:
-        self.frames.append(frame)
+    def put(self, frame: wire.ServerFrame | Raw, size: int = FRAME_BYTES) -> None:
+        self.frames.extend(encode_message([frame]).split(b"\n"))
+
+    def put_all(self, frames: Sequence[wire.ServerFrame]) -> None:
+        for frame in frames:
+            self.put(frame)
 
     async def room(self) -> None:
         raise AssertionError("the rules never wait")
@@ -76,8 +122,8 @@ class ListWork:
         self.queue: deque[RequestState] = deque()
         self.stopped: list[tuple[str, ErrorCode]] = []
 
-    def put(self, request: RequestState) -> None:
-        self.queue.append(request)
+    def put(self, batch: Sequence[RequestState]) -> None:
+        self.queue.extend(batch)
 
     def stop(self, request: RequestState, code: ErrorCode) -> None:
         self.stopped.append((request.id, code))
@@ -132,7 +178,15 @@ class Bench:
     def send(
         self, request_id: str, method: str = "echo", params: bytes = b"{}", **more: Any
     ) -> None:
-        self.session.receive(wire.Request(request_id, method, Raw(params), **more))
+        self.say(wire.Request(request_id, method, Raw(params), **more))
+
+    def say(self, *frames: wire.ClientFrame) -> None:
+        """Send `frames` as one message."""
+        self.hear("\n".join(encode(frame).decode() for frame in frames))
+
+    def hear(self, message: str) -> None:
+        """Send a message as the client's text."""
+        self.session.receive(decode_client_message(message), message)
 
     def accept(self, *request_ids: str) -> None:
         """Send requests and make them durable."""

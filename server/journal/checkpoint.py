@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from server.journal.committer import Committer
-from server.journal.entries import Snapshot
-from server.journal.projection import project
+from server.journal.projection import Projector
 from server.journal.store import Store
 
 SLICE_SESSIONS: Final = 100
@@ -25,9 +24,12 @@ class Checkpointer:
     that checkpoints never cost more than half of what the log costs.
     """
 
-    def __init__(self, store: Store, committer: Committer, every_bytes: int) -> None:
+    def __init__(
+        self, store: Store, committer: Committer, projector: Projector, every_bytes: int
+    ) -> None:
         self._store = store
         self._committer = committer
+        self._projector = projector
         self._every_bytes = every_bytes
         self._bytes_at_last = 0
         self._cost_of_last = 0
@@ -37,14 +39,17 @@ class Checkpointer:
         grown = self._committer.bytes_written - self._bytes_at_last
         return grown >= max(self._every_bytes, 2 * self._cost_of_last)
 
-    async def checkpoint(self, snapshots: Iterable[Snapshot]) -> None:
-        """Write `snapshots` (one of every session, taken lazily), then trim the log."""
+    async def checkpoint(self, snapshots: Iterable[object]) -> None:
+        """Write a snapshot of every session, then trim the log.
+
+        Each step through `snapshots` puts the snapshot of one session into the log, behind what
+        that session has said before.
+        """
         committer = self._committer
         begin = committer.next_seq
         before = committer.bytes_written
         waiting = 0
-        for snapshot in snapshots:
-            committer.ride(snapshot)
+        for _ in snapshots:
             waiting += 1
             if waiting == SLICE_SESSIONS:
                 await committer.durable()
@@ -52,5 +57,5 @@ class Checkpointer:
         await committer.durable()
         self._bytes_at_last = committer.bytes_written
         self._cost_of_last = committer.bytes_written - before
-        projected = await project(self._store, committer.owner)
+        projected = await self._projector.run()
         await self._store.log.trim(committer.owner, min(begin - 1, projected))

@@ -1,37 +1,34 @@
 """Group commit: whatever arrived while one commit was on its way is the next one. No timers.
 
-    entries pile up -> cut a batch -> encode once -> append (one in flight) -> tell who waited
+    sources have entries -> cut them off -> encode -> append (one in flight) -> tell the sources
 
 An append that fails is tried again with the same seq and bytes until it succeeds or the log
 turns out to be sealed; meanwhile `available` is False and new work is refused elsewhere.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from server.journal.entries import Entry, encode_commit
+from server.journal.entries import Entry, Source, encode_commit
 from server.journal.log import Log, Unavailable
 
 COMMIT_BYTES_MAX: Final = 12 * 1024 * 1024
 """A batch larger than this becomes several commits, unless it is a single entry."""
 RIDERS_MAX: Final = 2000
-"""So many entries that force no commit by themselves do force one together."""
+"""So many sources that ask for no commit by themselves do force one together."""
 RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between the tries of one append; the last one repeats."""
 
 _log = structlog.get_logger(__name__)
 
-Notify = Callable[[Any], None]
-
 
 class Committer:
     """The one writer of `owner`'s log. `seq` is the last commit made, `next_seq` the one to come.
 
-    `commit` and `ride` take effect in call order and never block; the entries they leave behind
-    are bounded by what the callers may have unfinished (window, unacknowledged results).
+    The entries of a source stay in their order, those of different sources have none. Nothing
+    here blocks but `durable`.
     """
 
     def __init__(self, log: Log, owner: str) -> None:
@@ -42,8 +39,9 @@ class Committer:
         self.commits = 0
         self._log = log
         self._next_seq = 1
+        self._sources: dict[Source, None] = {}  # a set that keeps the order
         self._entries: list[Entry] = []
-        self._notify: list[tuple[Notify, Any]] = []
+        self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
 
     @property
@@ -51,22 +49,25 @@ class Committer:
         """The seq of the commit that entries added now will be in (or a later one)."""
         return self._next_seq
 
-    def commit(self, entry: Entry, notify: Notify, argument: Any) -> None:
-        """Put `entry` into the log; `notify(argument)` is called once it is durable."""
-        self._entries.append(entry)
-        self._notify.append((notify, argument))
+    def commit(self, source: Source) -> None:
+        """Make what `source` has durable soon; it is told when that is done."""
+        self._sources[source] = None
         self._wake.set()
 
-    def ride(self, entry: Entry) -> None:
-        """Put `entry` into the log with the next commit, without asking for one."""
-        self._entries.append(entry)
-        if len(self._entries) > RIDERS_MAX:
+    def ride(self, source: Source) -> None:
+        """Make what `source` has durable with the next commit, without asking for one."""
+        self._sources[source] = None
+        if len(self._sources) > RIDERS_MAX:
             self._wake.set()
+
+    def add(self, entry: Entry) -> None:
+        """Put `entry`, which is of no source, into the next commit behind what sources have."""
+        self._entries.append(entry)
 
     async def durable(self) -> None:
         """Wait until everything put into the log so far is on stable storage."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._notify.append((_resolve, future))
+        self._waiters.append(future)
         self._wake.set()
         await future
 
@@ -75,16 +76,28 @@ class Committer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            entries, self._entries = self._entries, []
-            notify, self._notify = self._notify, []
+            sources, self._sources = self._sources, {}
+            waiters, self._waiters = self._waiters, []
+            entries: list[Entry] = []
+            for source in sources:
+                entries += source.cut()
+            entries += self._entries
+            self._entries = []
             if entries:
                 await self._append_all(entries)
-            for callback, argument in notify:
-                try:
-                    callback(argument)
-                except Exception:
-                    # One session's failure must not keep the others from their commits.
-                    _log.exception("commit_callback_failed")
+            self._tell(sources, waiters)
+
+    @staticmethod
+    def _tell(sources: dict[Source, None], waiters: "list[asyncio.Future[None]]") -> None:
+        for source in sources:
+            try:
+                source.committed()
+            except Exception:
+                # One session's failure must not keep the others from their commits.
+                _log.exception("committed_failed")
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
 
     async def _append_all(self, entries: list[Entry]) -> None:
         data = encode_commit(entries)
@@ -116,8 +129,3 @@ class Committer:
                     _log.info("journal_available_again", seq=seq)
                 self.available = True
                 return
-
-
-def _resolve(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

@@ -1,11 +1,12 @@
 """What the log says: the entries a commit is made of, and a commit's bytes.
 
-A commit is one MessagePack array of entries, encoded in one call; params and results are the very
-bytes of the wire (JSON text), so that nothing is encoded twice. Times are Unix times in seconds.
+A commit is one MessagePack array of entries, encoded in one call. Requests are the very text of the
+wire and results the JSON they are sent as, so that nothing is encoded twice. Times are Unix times
+in seconds.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -31,22 +32,25 @@ class Authorized(Struct, tag=2, array_like=True):
 
 
 class Accepted(Struct, tag=3, array_like=True, gc=False):
-    """Request `n` will run. `params` is JSON text, `digest` what id conflicts are found by."""
+    """Requests `n`, `n` + 1, ... will run, in this order.
+
+    `frames` is text as on the wire: every `request` frame in it is one of them, whatever else is
+    in it says nothing. When a message is all requests and acks, it is that message as it came.
+    """
 
     session: str
     n: int
-    id: str
-    method: str
-    params: bytes
-    digest: int
     subject: str
     time: float
-    timeout: float | None
-    cancel_on_disconnect: bool
+    frames: str
 
 
 class Started(Struct, tag=4, array_like=True, gc=False):
-    """The handler is about to run for the `attempt`-th time. Forces no commit by itself."""
+    """The handler runs for the `attempt`-th time; `time` is when it began.
+
+    Only said of what was still running when its commit was made, or when it must be durable
+    before the handler runs; `End` says it of the others.
+    """
 
     session: str
     n: int
@@ -63,22 +67,30 @@ class Results(Struct, tag=5, array_like=True):
     items: list[bytes]
 
 
-class Finished(Struct, tag=6, array_like=True):
-    """The request ended: `items` is what no piece has said yet, `results` counts all it gave.
+class End(Struct, array_like=True, gc=False):
+    """How request `n` ended: `items` is what no piece has said yet, `results` counts all it gave.
 
     `outcome` is DONE or an error code; `error` is then the JSON object with code, message,
-    retryable and details that the client gets.
+    retryable and details that the client gets. `started` is 0 for one that never ran. What the
+    request log does not look at comes last, where a reader passes over it for nothing.
     """
 
-    session: str
     n: int
     attempt: int
-    first: int
-    items: list[bytes]
     results: int
     outcome: str
-    error: bytes
+    started: float
     time: float
+    first: int
+    items: list[bytes]
+    error: bytes
+
+
+class Finished(Struct, tag=6, array_like=True):
+    """Requests of a session ended, in this order."""
+
+    session: str
+    ends: list[End]
 
 
 class Acked(Struct, tag=7, array_like=True):
@@ -104,7 +116,6 @@ class RequestSnapshot(Struct, array_like=True):
     method: str
     params: bytes
     digest: int
-    subject: str
     scope: str
     time: float
     timeout: float | None
@@ -142,6 +153,19 @@ class Stopped(Struct, tag=11, array_like=True, gc=False):
 
 SessionEntry = Opened | Authorized | Accepted | Started | Results | Finished | Acked | Closed
 Entry = SessionEntry | Snapshot | Claimed | Stopped
+
+
+class Source(Protocol):
+    """Somebody with entries for the log; what it has is bounded by its own rules."""
+
+    def cut(self) -> Sequence[Entry]:
+        """Return the entries made since the last cut."""
+        ...
+
+    def committed(self) -> None:
+        """Take note that those of the last cut are durable."""
+        ...
+
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[Entry])

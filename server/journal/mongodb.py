@@ -1,7 +1,8 @@
 """A store in one MongoDB database.
 
-    log, parts, seals, owners   the log (mongodb_log.py)
-    users, requests             users and history (mongodb_tables.py)
+    log, parts, seals, owners    the log (mongodb_log.py)
+    users, buckets, unfinished   users and history (mongodb_tables.py)
+    schema                       {_id: "version", number}
 
 Every write waits for the journal of a majority (w: majority, j: true), every read sees only what
 a majority has, from the primary: nothing that is read here can be rolled back.
@@ -27,6 +28,7 @@ from server.journal.mongodb_tables import MongodbHistory, MongodbUsers
 
 DRIVER: Final[Callable[..., Any]] = AsyncIOMotorClient
 
+SCHEMA_VERSION: Final = 2
 DATABASE: Final = "queuesystem"
 """Used when the URL names none."""
 SELECTION_MS: Final = 3_000
@@ -54,11 +56,14 @@ class MongodbStore:
         logs = {name: collection(name) for name in names}
         self.users = MongodbUsers(collection("users"))
         self.history = MongodbHistory(
-            requests=collection("requests"),
+            buckets=collection("buckets"),
+            unfinished=collection("unfinished"),
             owners=logs["owners"],
             ttl_seconds=history_ttl_seconds,
         )
         self._log = MongodbLog(**logs) if log else None
+        self._schema = collection("schema")
+        self._owners = logs["owners"]
         self._client = client
 
     @property
@@ -69,8 +74,23 @@ class MongodbStore:
         return self._log
 
     async def start(self) -> None:
-        """Make the indexes; open_mongodb does it."""
+        """Check the version and make the indexes; open_mongodb does it."""
+        await self._check_version()
         await self.history.start()
+
+    async def _check_version(self) -> None:
+        # Looked at in this order, as another process may be making it all at this moment. What
+        # has logs but no version is of version 1.
+        in_use = await self._owners.find_one() is not None
+        known = await self._schema.find_one({"_id": "version"})
+        if known is None:
+            known = {"_id": "version", "number": 1 if in_use else SCHEMA_VERSION}
+        if known["number"] != SCHEMA_VERSION:
+            raise JournalError(
+                f"this database was made by another version (schema {known['number']}, not"
+                f" {SCHEMA_VERSION}), which this one cannot read: use another database"
+            )
+        await self._schema.replace_one({"_id": "version"}, known, upsert=True)
 
     async def close(self) -> None:
         """Wait for appends under way, then disconnect."""

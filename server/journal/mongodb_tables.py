@@ -1,20 +1,40 @@
-"""Users and history in MongoDB: a document per user, a document per request.
+"""Users and history in MongoDB: a document per user, a document per bucket of requests.
 
-A request's document gets `expires_at` when it has finished; a TTL index removes it then.
+    buckets     {_id: "session/first", session, subject, accepted_at, finished_at, count, states,
+                 packed, expires_at}                                       finished requests
+    unfinished  {_id: session, owner, upto, subject, accepted_at, packed, before}   the others
+
+`packed` is JSON text (buckets.py says what stands where): encoding an array of subdocuments takes
+five times as long, and so the requests of a session, in mongosh, are
+
+    db.buckets.find({session: "..."}).toArray().flatMap(bucket => JSON.parse(bucket.packed))
+
+Nothing here is written in a transaction. A chunk of a log is projected in this order:
+
+    1. buckets      names and content are the same, or will be, when it is done again
+    2. unfinished   with what was there before, and the place in the log that it is true of
+    3. watermark    from here on the chunk is projected
+    4. unfinished   documents that say nothing are deleted
+
+After a crash before 3, `resume` puts back what was there before; after 3, it does 4. A TTL index
+removes a bucket when the last of its requests has been finished for long enough.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from msgspec.structs import asdict
-from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo import ASCENDING, DESCENDING, DeleteOne, ReplaceOne
 
+from server.journal.buckets import Newest, newest, unpack_rows
 from server.journal.mongodb_errors import mongodb_errors
-from server.journal.store import HistoryRow, User
+from server.journal.store import Bucket, HistoryRow, Packed, Unfinished, User
 
-CHUNK_ROWS: Final = 500
-"""Rows sent in one message."""
+CHUNK_DOCUMENTS: Final = 500
+"""Documents sent in one message."""
+READ_BUCKETS: Final = 16
+"""Buckets fetched at a time."""
 
 
 class MongodbUsers:
@@ -46,39 +66,95 @@ class MongodbUsers:
 class MongodbHistory:
     """See store.History. `owners` is the collection the log keeps its watermarks in."""
 
-    def __init__(self, *, requests: Any, owners: Any, ttl_seconds: float) -> None:
-        self._requests = requests
+    def __init__(self, *, buckets: Any, unfinished: Any, owners: Any, ttl_seconds: float) -> None:
+        self._buckets = buckets
+        self._unfinished = unfinished
         self._owners = owners
         self._ttl_seconds = ttl_seconds
 
     async def start(self) -> None:
         """Make the indexes, unless they are there."""
-        newest_first = [("accepted_at", DESCENDING), ("_id", DESCENDING)]
-        await self._requests.create_index(newest_first)
-        await self._requests.create_index([("subject", ASCENDING), *newest_first])
-        await self._requests.create_index("expires_at", expireAfterSeconds=0, sparse=True)
+        newest_first = ("accepted_at", DESCENDING)
+        await self._buckets.create_index([newest_first])
+        await self._buckets.create_index([("session", ASCENDING), newest_first])
+        await self._buckets.create_index([("subject", ASCENDING), newest_first])
+        await self._buckets.create_index("expires_at", expireAfterSeconds=0)
 
-    async def projected(self, owner: str) -> int:
+    async def resume(self, owner: str) -> int:
         with mongodb_errors():
             document = await self._owners.find_one({"_id": owner})
-        return 0 if document is None else document.get("projected", 0)
+            reached = 0 if document is None else document.get("projected", 0)
+            async for piece in self._unfinished.find({"owner": owner, "upto": {"$gt": reached}}):
+                await self._unfinished.update_one(
+                    {"_id": piece["_id"]},
+                    {
+                        "$set": {
+                            "upto": reached,
+                            "packed": piece["before"],
+                            "accepted_at": newest(unpack_rows(piece["before"])),
+                        }
+                    },
+                )
+            await self._unfinished.delete_many({"owner": owner, "packed": ""})
+        return reached
 
-    async def project(self, owner: str, upto: int, rows: Sequence[HistoryRow]) -> None:
+    async def unfinished(self, sessions: Sequence[str]) -> Sequence[Packed]:
+        pieces: list[Packed] = []
         with mongodb_errors():
-            for start in range(0, len(rows), CHUNK_ROWS):
-                merges = [self._merge(row) for row in rows[start : start + CHUNK_ROWS]]
-                await self._requests.bulk_write(merges)
+            for start in range(0, len(sessions), CHUNK_DOCUMENTS):
+                some = {"_id": {"$in": sessions[start : start + CHUNK_DOCUMENTS]}}
+                pieces += [_packed(piece) async for piece in self._unfinished.find(some)]
+        return pieces
+
+    async def project(
+        self,
+        owner: str,
+        upto: int,
+        finished: Sequence[Bucket],
+        unfinished: Sequence[Unfinished],
+    ) -> None:
+        with mongodb_errors():
+            await _write(self._buckets, [self._bucket(each) for each in finished])
+            await _write(
+                self._unfinished,
+                [
+                    ReplaceOne(
+                        {"_id": piece.session},
+                        {
+                            "owner": owner,
+                            "upto": upto,
+                            "subject": piece.subject,
+                            "accepted_at": piece.accepted_at,
+                            "packed": piece.packed,
+                            "before": piece.before,
+                        },
+                        upsert=True,
+                    )
+                    for piece in unfinished
+                ],
+            )
             await self._owners.update_one(
                 {"_id": owner}, {"$max": {"projected": upto}}, upsert=True
             )
+            empty = [DeleteOne({"_id": piece.session}) for piece in unfinished if not piece.packed]
+            await _write(self._unfinished, empty)
 
-    def _merge(self, row: HistoryRow) -> UpdateOne:
-        new = {name: value for name, value in asdict(row).items() if value is not None}
-        if row.finished_at is not None:
-            expires_at = row.finished_at + self._ttl_seconds
-            new["expires_at"] = datetime.fromtimestamp(expires_at, UTC)
-        key = f"{row.session}/{row.n:016d}"
-        return UpdateOne({"_id": key}, {"$set": new}, upsert=True)
+    def _bucket(self, bucket: Bucket) -> ReplaceOne[dict[str, Any]]:
+        expires_at = bucket.finished_at + self._ttl_seconds
+        return ReplaceOne(
+            {"_id": f"{bucket.session}/{bucket.first:016d}"},
+            {
+                "session": bucket.session,
+                "subject": bucket.subject,
+                "accepted_at": bucket.accepted_at,
+                "finished_at": bucket.finished_at,
+                "count": bucket.count,
+                "states": bucket.states,
+                "packed": bucket.packed,
+                "expires_at": datetime.fromtimestamp(expires_at, UTC),
+            },
+            upsert=True,
+        )
 
     async def find(
         self,
@@ -88,29 +164,51 @@ class MongodbHistory:
         state: str | None = None,
         limit: int = 100,
     ) -> Sequence[HistoryRow]:
-        filters: dict[str, Any] = {"session": session, "subject": subject, "state": state}
-        given = {name: value for name, value in filters.items() if value is not None}
-        if session is not None:
-            given["_id"] = {"$gt": f"{session}/", "$lt": f"{session}0"}  # has an index
-        order = [("accepted_at", DESCENDING), ("_id", DESCENDING)]
+        found = Newest(state, limit)
+        subjects = {} if subject is None else {"subject": subject}
+        unfinished = subjects if session is None else {**subjects, "_id": session}
+        buckets = subjects if session is None else {**subjects, "session": session}
+        if state is not None:
+            buckets = {**buckets, "states": state}
         with mongodb_errors():
-            found = self._requests.find(given).sort(order).limit(limit)
-            return [_row(document) async for document in found]
+            await found.read(_pieces(self._unfinished, unfinished))
+            await found.read(_pieces(self._buckets, buckets))
+        return found.rows()
 
     async def expire(self, finished_before: float) -> int:
         # What finished before then was accepted before then, and that field has an index.
-        old = {
-            "$or": [{"accepted_at": {"$lt": finished_before}}, {"accepted_at": None}],
-            "finished_at": {"$lt": finished_before},
-        }
+        before = {"$lt": finished_before}
+        old = {"accepted_at": before, "finished_at": before}
         with mongodb_errors():
-            return (await self._requests.delete_many(old)).deleted_count
+            counts = [bucket["count"] async for bucket in self._buckets.find(old, {"count": 1})]
+            if counts:
+                await self._buckets.delete_many(old)
+        return sum(counts)
+
+
+async def _write(collection: Any, operations: Sequence[Any]) -> None:
+    for start in range(0, len(operations), CHUNK_DOCUMENTS):
+        await collection.bulk_write(operations[start : start + CHUNK_DOCUMENTS], ordered=False)
+
+
+async def _pieces(collection: Any, given: dict[str, Any]) -> AsyncGenerator[Packed]:
+    """Yield what matches, the newest first, reading little further than it is asked for."""
+    cursor = collection.find(given).sort("accepted_at", DESCENDING).batch_size(READ_BUCKETS)
+    try:
+        async for document in cursor:
+            yield _packed(document)
+    finally:
+        await cursor.close()
+
+
+def _packed(document: dict[str, Any]) -> Packed:
+    return Packed(
+        session=document.get("session", document["_id"]),
+        subject=document["subject"],
+        accepted_at=document["accepted_at"],
+        packed=document["packed"],
+    )
 
 
 def _user(document: dict[str, Any]) -> User:
     return User(name=document.pop("_id"), **document)
-
-
-def _row(document: dict[str, Any]) -> HistoryRow:
-    names = HistoryRow.__struct_fields__
-    return HistoryRow(**{name: document[name] for name in names if name in document})

@@ -1,83 +1,222 @@
 """The request log operators query, built from the logs by a background task that may lag.
 
-read commits after the watermark -> one row per request -> merge into the history
+    read commits after the watermark -> follow each request from `accepted` to its end
+    -> buckets of what finished, and what has not, by session -> the history, with the watermark
+
+What has not finished is kept in memory from chunk to chunk, so that a row is complete when its
+request finishes and nothing is ever merged in the database. The memory is a cache of what the
+history says at the watermark: sessions that are not in it are looked up there.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
-from server.journal.entries import Accepted, Entry, Finished, Started, decode_commit
-from server.journal.store import HistoryRow, Store
+from server.journal.buckets import Row, pack_finished, pack_unfinished, unpack_rows
+from server.journal.entries import Accepted, Opened, Started
+from server.journal.outline import (
+    EndOutline,
+    FinishedOutline,
+    Outline,
+    RequestOutline,
+    decode_outline,
+    decode_requests,
+)
+from server.journal.store import Bucket, Store, Unfinished
 
-CHUNK_ROWS: Final = 2000
-"""Rows merged at a time, so that appends are not held up."""
+CHUNK_REQUESTS: Final = 20_000
+"""A chunk ends with the commit in which so many requests were accepted or finished: so many rows
+are written in a few milliseconds, and an append may have to wait for them."""
+PAUSE_REQUESTS: Final = 1000
+"""So many requests are followed at a time; then the event loop has its turn."""
+KNOWN_SESSIONS_MAX: Final = 20_000
+"""Of more sessions, those that have nothing unfinished are looked up when they are met again."""
+
+_Open = tuple[str | None, str | None, float | None, int, float | None]
+"""An unfinished request: id, method, accepted_at, attempt, started_at."""
+_UNKNOWN: Final[_Open] = (None, None, None, 0, None)
 
 
-def rows(entries: Iterable[Entry]) -> dict[tuple[str, int], HistoryRow]:
-    """Return what `entries` say of each request, keyed by session and n."""
-    found: dict[tuple[str, int], HistoryRow] = {}
-    for entry in entries:
-        match entry:
-            case Accepted():
-                found[entry.session, entry.n] = HistoryRow(
-                    session=entry.session,
-                    n=entry.n,
-                    state="waiting",
-                    id=entry.id,
-                    method=entry.method,
-                    subject=entry.subject,
-                    attempt=0,
-                    accepted_at=entry.time,
+class _Session:
+    """What is known of a session's requests.
+
+    `unfinished` is by n, `stored` what of it the history has (packed); `finished` is what
+    finished since the last chunk, in that order.
+    """
+
+    __slots__ = ("finished", "stored", "subject", "unfinished")
+
+    def __init__(self, subject: str | None = None, stored: str = "") -> None:
+        self.subject = subject
+        self.stored = stored
+        self.unfinished: dict[int, _Open] = {
+            row[0]: (row[1], row[2], row[6], row[4] or 0, row[7]) for row in unpack_rows(stored)
+        }
+        self.finished: list[Row] = []
+
+    def waiting_and_running(self) -> list[Row]:
+        """Return the rows of what is unfinished."""
+        return [
+            (
+                n,
+                request_id,
+                method,
+                "running" if attempt else "waiting",
+                attempt,
+                None,
+                accepted_at,
+                started_at,
+                None,
+            )
+            for n, (request_id, method, accepted_at, attempt, started_at) in self.unfinished.items()
+        ]
+
+    def accept(self, entry: Accepted) -> int:
+        """Take in requests that wait; return their number."""
+        self.subject = entry.subject
+        unfinished = self.unfinished
+        time = entry.time
+        n = entry.n
+        for frame in decode_requests(entry.frames):
+            if type(frame) is RequestOutline:
+                unfinished[n] = (frame.id, frame.method, time, 0, None)
+                n += 1
+        return n - entry.n
+
+    def start(self, entry: Started) -> None:
+        """Take in that a request runs."""
+        request_id, method, accepted_at, _, _ = self.unfinished.get(entry.n, _UNKNOWN)
+        self.unfinished[entry.n] = (request_id, method, accepted_at, entry.attempt, entry.time)
+
+    def finish(self, ends: Sequence[EndOutline]) -> None:
+        """Take in that requests ended."""
+        pop = self.unfinished.pop
+        append = self.finished.append
+        for end in ends:
+            n = end.n
+            row = pop(n, _UNKNOWN)
+            append(
+                (
+                    n,
+                    row[0],
+                    row[1],
+                    end.outcome,
+                    end.attempt,
+                    end.results,
+                    row[2],
+                    end.started or row[4],
+                    end.time,
                 )
-            case Started():
-                row = _row(found, entry.session, entry.n)
-                row.state = "running"
-                row.attempt = entry.attempt
-                row.started_at = entry.time
-            case Finished():
-                row = _row(found, entry.session, entry.n)
-                row.state = entry.outcome
-                row.attempt = entry.attempt
-                row.results = entry.results
-                row.finished_at = entry.time
-            case _:
-                pass
-    return found
+            )
 
 
-def _row(found: dict[tuple[str, int], HistoryRow], session: str, n: int) -> HistoryRow:
-    row = found.get((session, n))
-    if row is None:
-        row = found[session, n] = HistoryRow(session=session, n=n, state="")
-    return row
+class Projector:
+    """Brings the history up to date with `owner`'s log, again and again.
+
+    Nobody else may project that log at the same time.
+    """
+
+    def __init__(self, store: Store, owner: str) -> None:
+        self._log = store.log
+        self._history = store.history
+        self._owner = owner
+        self._reached: int | None = None
+        self._sessions: dict[str, _Session] = {}
+        self._touched: dict[str, _Session] = {}
+        self._requests = 0
+
+    async def run(self) -> int:
+        """Project what is new up to the end of the log; return the seq reached."""
+        try:
+            if self._reached is None:
+                self._reached = await self._history.resume(self._owner)
+            return await self._run(self._reached)
+        except BaseException:
+            # What of the chunk came through is not known: begin again from what the history says.
+            self._reached = None
+            self._sessions.clear()
+            self._touched.clear()
+            self._requests = 0
+            raise
+
+    async def _run(self, last: int) -> int:
+        pause_at = PAUSE_REQUESTS
+        async for commit in self._log.read(self._owner, last):
+            await self._follow(decode_outline(commit.data))
+            last = commit.seq
+            if self._requests >= CHUNK_REQUESTS:
+                await self._write(last)
+                pause_at = PAUSE_REQUESTS
+            elif self._requests >= pause_at:
+                await asyncio.sleep(0)
+                pause_at = self._requests + PAUSE_REQUESTS
+        if last != self._reached:
+            await self._write(last)
+        return last
+
+    # Follow
+
+    async def _follow(self, entries: Sequence[Outline]) -> None:
+        followed = self._follow_known(entries)
+        while followed < len(entries):
+            entries = entries[followed:]
+            await self._meet({entry.session for entry in entries} - self._sessions.keys())
+            followed = self._follow_known(entries)
+
+    async def _meet(self, sessions: set[str]) -> None:
+        """Get to know `sessions`."""
+        for piece in await self._history.unfinished(list(sessions)):
+            self._sessions[piece.session] = _Session(piece.subject, piece.packed)
+        for name in sessions:
+            self._sessions.setdefault(name, _Session())
+
+    def _follow_known(self, entries: Sequence[Outline]) -> int:
+        """Take in `entries` up to the first of a session that is not known; return their number."""
+        known = self._sessions
+        for position, entry in enumerate(entries):
+            name = entry.session
+            if name not in known:
+                if type(entry) is not Opened:
+                    return position
+                known[name] = _Session(entry.subject)
+            session = self._touched[name] = known[name]
+            # Not `match`: this runs for every request there is.
+            if type(entry) is FinishedOutline:
+                session.finish(entry.ends)
+                self._requests += len(entry.ends)
+            elif type(entry) is Accepted:
+                self._requests += session.accept(entry)
+            elif type(entry) is Started:
+                session.start(entry)
+        return len(entries)
+
+    # Write
+
+    async def _write(self, upto: int) -> None:
+        finished: list[Bucket] = []
+        unfinished: list[Unfinished] = []
+        pause = PAUSE_REQUESTS
+        for name, session in self._touched.items():
+            if session.finished:
+                finished += pack_finished(name, session.subject, session.finished)
+                pause -= len(session.finished)
+                session.finished = []
+            rows = session.waiting_and_running()
+            piece = pack_unfinished(name, session.subject, rows, session.stored)
+            if piece.packed != session.stored:
+                unfinished.append(piece)
+                session.stored = piece.packed
+            if pause <= 0:
+                await asyncio.sleep(0)
+                pause = PAUSE_REQUESTS
+        await self._history.project(self._owner, upto, finished, unfinished)
+        self._reached = upto
+        self._touched.clear()
+        self._requests = 0
+        if len(self._sessions) > KNOWN_SESSIONS_MAX:
+            self._sessions = {k: v for k, v in self._sessions.items() if v.unfinished}
 
 
 async def project(store: Store, owner: str) -> int:
-    """Bring the history up to the end of `owner`'s log; return the seq it has reached."""
-    reached = await store.history.projected(owner)
-    pending: dict[tuple[str, int], HistoryRow] = {}
-    last = reached
-    async for commit in store.log.read(owner, reached):
-        for key, row in rows(decode_commit(commit.data)).items():
-            pending[key] = _merge(pending.get(key), row)
-        last = commit.seq
-        if len(pending) >= CHUNK_ROWS:
-            await store.history.project(owner, last, list(pending.values()))
-            pending.clear()
-            reached = last
-            await asyncio.sleep(0)
-    if last != reached or pending:
-        await store.history.project(owner, last, list(pending.values()))
-    return last
-
-
-def _merge(old: HistoryRow | None, new: HistoryRow) -> HistoryRow:
-    if old is None:
-        return new
-    for field in ("attempt", "results", "started_at", "finished_at"):
-        value = getattr(new, field)
-        if value is not None:
-            setattr(old, field, value)
-    old.state = new.state
-    return old
+    """Bring the history up to the end of `owner`'s log, once; return the seq reached."""
+    return await Projector(store, owner).run()

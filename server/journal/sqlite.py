@@ -18,7 +18,7 @@ from server.journal.sqlite_log import SqliteLog
 from server.journal.sqlite_tables import SqliteHistory, SqliteUsers
 from server.journal.sqlite_thread import SqliteThread, transaction
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 CHECKPOINT_PAGES: Final = 4096
 """Pages (of 4 KiB) in the write-ahead log after which it is copied into the database file."""
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
@@ -95,7 +95,12 @@ def _make_schema(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise JournalError(f"this database was made by a newer version (schema {version})")
-    if version < SCHEMA_VERSION:
+    if 0 < version < SCHEMA_VERSION:
+        raise JournalError(
+            f"this database was made by an older version (schema {version}), which this one"
+            " cannot read: move the file away"
+        )
+    if version == 0:
         with transaction(connection):
             for statement in (*sqlite_log.SCHEMA, *sqlite_tables.SCHEMA):
                 connection.execute(statement)

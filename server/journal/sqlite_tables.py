@@ -1,16 +1,32 @@
 """Users and history in SQLite, beside the log in the same file.
 
-Writes go through the thread that appends, a few rows at a time, so that an append waits for one
-such write at most; reads have a thread of their own.
+    buckets      finished requests, many of a session in a row, never changed
+    unfinished   the others, all of a session in a row
+    requests     a view of both, a row per request: for operators
+    projecting   a view that takes what a chunk of the log has come to (see project)
+
+Writes go through the thread that appends, one statement at a time, so that an append waits for
+one such write at most; reads have a thread of their own.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final
 
-from server.journal.sqlite_thread import SqliteThread
-from server.journal.store import HistoryRow, User
+import msgspec
+
+from server.journal.buckets import FIELDS, Newest
+from server.journal.sqlite_thread import SqliteThread, transaction
+from server.journal.store import Bucket, HistoryRow, Packed, Unfinished, User
+
+
+def _requests(table: str) -> str:
+    fields = ", ".join(
+        f"json_extract(value, '$[{position}]') AS {name}" for position, name in enumerate(FIELDS)
+    )
+    return f"SELECT session, subject, {fields} FROM {table}, json_each(packed)"  # noqa: S608 - names
+
 
 SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS users (
@@ -19,35 +35,65 @@ SCHEMA: Final = (
         scope TEXT NOT NULL,
         created_at REAL NOT NULL
     ) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS requests (
+    """CREATE TABLE IF NOT EXISTS buckets (
+        number INTEGER PRIMARY KEY,
         session TEXT NOT NULL,
-        n INTEGER NOT NULL,
-        state TEXT NOT NULL,
-        id TEXT,
-        method TEXT,
         subject TEXT,
-        attempt INTEGER,
-        results INTEGER,
-        accepted_at REAL,
-        started_at REAL,
-        finished_at REAL,
-        PRIMARY KEY (session, n)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS requests_by_age ON requests (accepted_at)",
-    "CREATE INDEX IF NOT EXISTS requests_by_subject ON requests (subject, accepted_at)",
+        accepted_at REAL NOT NULL,
+        finished_at REAL NOT NULL,
+        count INTEGER NOT NULL,
+        states TEXT NOT NULL,
+        packed TEXT NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS buckets_by_age ON buckets (accepted_at)",
+    "CREATE INDEX IF NOT EXISTS buckets_by_session ON buckets (session, accepted_at)",
+    "CREATE INDEX IF NOT EXISTS buckets_by_subject ON buckets (subject, accepted_at)",
+    """CREATE TABLE IF NOT EXISTS unfinished (
+        number INTEGER PRIMARY KEY,
+        session TEXT NOT NULL UNIQUE,
+        subject TEXT,
+        accepted_at REAL NOT NULL,
+        packed TEXT NOT NULL
+    )""",
+    f"""CREATE VIEW IF NOT EXISTS requests AS
+        {_requests("buckets")} UNION ALL {_requests("unfinished")}""",
+    """CREATE VIEW IF NOT EXISTS projecting AS
+        SELECT '' AS kind, session AS name, subject, accepted_at, finished_at,
+            count AS number, states, packed FROM buckets WHERE false""",
+    """CREATE TRIGGER IF NOT EXISTS projecting_finished INSTEAD OF INSERT ON projecting
+        WHEN NEW.kind = 'finished' BEGIN
+            INSERT INTO buckets
+                (session, subject, accepted_at, finished_at, count, states, packed)
+            VALUES (NEW.name, NEW.subject, NEW.accepted_at, NEW.finished_at,
+                NEW.number, NEW.states, NEW.packed);
+        END""",
+    """CREATE TRIGGER IF NOT EXISTS projecting_unfinished INSTEAD OF INSERT ON projecting
+        WHEN NEW.kind = 'unfinished' AND NEW.packed <> '' BEGIN
+            INSERT INTO unfinished (session, subject, accepted_at, packed)
+            VALUES (NEW.name, NEW.subject, NEW.accepted_at, NEW.packed)
+            ON CONFLICT (session) DO UPDATE SET subject = excluded.subject,
+                accepted_at = excluded.accepted_at, packed = excluded.packed;
+        END""",
+    """CREATE TRIGGER IF NOT EXISTS projecting_nothing_unfinished INSTEAD OF INSERT ON projecting
+        WHEN NEW.kind = 'unfinished' AND NEW.packed = '' BEGIN
+            DELETE FROM unfinished WHERE session = NEW.name;
+        END""",
+    """CREATE TRIGGER IF NOT EXISTS projecting_upto INSTEAD OF INSERT ON projecting
+        WHEN NEW.kind = 'upto' BEGIN
+            INSERT INTO owners (name, projected) VALUES (NEW.name, NEW.number)
+            ON CONFLICT (name) DO UPDATE SET projected = max(projected, excluded.projected);
+        END""",
 )
 
-CHUNK_ROWS: Final = 256
-"""Rows written or deleted by one statement, hence in one transaction."""
+STATEMENT_ROWS: Final = 3000
+"""Rows given to one statement; SQLite takes 32,766 values."""
+PAGE_BUCKETS: Final = 16
+"""Buckets read at a time."""
+EXPIRED_BUCKETS: Final = 64
+"""Buckets deleted by one statement, hence in one transaction."""
 
-_COLUMNS: Final = HistoryRow.__struct_fields__
-_MERGED: Final = [name for name in _COLUMNS if name not in {"session", "n", "state"}]
-_UPSERT_HEAD: Final = f"INSERT INTO requests ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - names
-_UPSERT_ROW: Final = f"({', '.join('?' * len(_COLUMNS))})"
-_UPSERT_TAIL: Final = (
-    " ON CONFLICT (session, n) DO UPDATE SET state = excluded.state, "
-    + ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _MERGED)
-)
+_PROJECT: Final = "INSERT INTO projecting VALUES "
+_PROJECT_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class SqliteUsers:
@@ -86,25 +132,28 @@ class SqliteHistory:
         self._writer = writer
         self._reader = reader
 
-    async def projected(self, owner: str) -> int:
+    async def resume(self, owner: str) -> int:
         sql = "SELECT projected FROM owners WHERE name = ?"
         rows = await self._reader.run(_read, sql, (owner,))
         return int(rows[0][0]) if rows else 0
 
-    async def project(self, owner: str, upto: int, rows: Sequence[HistoryRow]) -> None:
-        for start in range(0, len(rows), CHUNK_ROWS):
-            chunk = rows[start : start + CHUNK_ROWS]
-            # One statement for all rows: stepping through them one by one, the thread would have
-            # to win the interpreter back from a busy event loop for each.
-            sql = _UPSERT_HEAD + ", ".join([_UPSERT_ROW] * len(chunk)) + _UPSERT_TAIL
-            values = tuple(chain.from_iterable(map(_values, chunk)))
-            await self._writer.run(_write, sql, values)
-        await self._writer.run(
-            _write,
-            """INSERT INTO owners (name, projected) VALUES (?, ?)
-               ON CONFLICT (name) DO UPDATE SET projected = max(projected, excluded.projected)""",
-            (owner, upto),
+    async def unfinished(self, sessions: Sequence[str]) -> Sequence[Packed]:
+        rows = await self._reader.run(
+            _read,
+            """SELECT session, subject, accepted_at, packed FROM unfinished
+               WHERE session IN (SELECT value FROM json_each(?))""",
+            (_encode(sessions).decode(),),
         )
+        return [_piece(row) for row in rows]
+
+    async def project(
+        self,
+        owner: str,
+        upto: int,
+        finished: Sequence[Bucket],
+        unfinished: Sequence[Unfinished],
+    ) -> None:
+        await self._writer.run(_project, _values(owner, upto, finished, unfinished))
 
     async def find(
         self,
@@ -114,33 +163,100 @@ class SqliteHistory:
         state: str | None = None,
         limit: int = 100,
     ) -> Sequence[HistoryRow]:
-        filters = {"session": session, "subject": subject, "state": state}
+        filters = {"session": session, "subject": subject}
         given = {name: value for name, value in filters.items() if value is not None}
         where = " AND ".join(f"{name} = ?" for name in given) or "true"
-        found = await self._reader.run(
-            _read,
-            f"""SELECT {", ".join(_COLUMNS)} FROM requests WHERE {where}
-                ORDER BY accepted_at DESC, session DESC, n DESC LIMIT ?""",  # noqa: S608 - names
-            (*given.values(), limit),
-        )
-        return [HistoryRow(**dict(zip(_COLUMNS, row, strict=True))) for row in found]
+        newest = Newest(state, limit)
+        await newest.read(self._pages("unfinished", where, tuple(given.values())))
+        if state is not None:
+            where += " AND ? IN (SELECT value FROM json_each(states))"
+            given["state"] = state
+        await newest.read(self._pages("buckets", where, tuple(given.values())))
+        return newest.rows()
+
+    async def _pages(
+        self, table: str, where: str, values: tuple[str, ...]
+    ) -> AsyncGenerator[Packed]:
+        """Yield what is in `table`, the newest first, reading no further than it is asked for."""
+        sql = f"""SELECT session, subject, accepted_at, packed, number FROM {table}
+                  WHERE {where} AND (accepted_at, number) < (?, ?)
+                  ORDER BY accepted_at DESC, number DESC LIMIT {PAGE_BUCKETS}"""  # noqa: S608 - names
+        after: tuple[float, int] = (float("inf"), 0)
+        while page := await self._reader.run(_read, sql, (*values, *after)):
+            for row in page:
+                yield _piece(row)
+            after = (page[-1][2], page[-1][4])
 
     async def expire(self, finished_before: float) -> int:
-        deleted = 0
-        while await self._reader.run(_read, f"{_EXPIRED} LIMIT 1", (finished_before,) * 2):
-            sql = f"""DELETE FROM requests WHERE (session, n) IN
-                      ({_EXPIRED} LIMIT {CHUNK_ROWS})"""  # noqa: S608 - constants
-            deleted += await self._writer.run(_write, sql, (finished_before,) * 2)
-        return deleted
+        expired = 0
+        while True:
+            ((count, numbers),) = await self._reader.run(_read, _EXPIRED, (finished_before,) * 2)
+            if not count:
+                return expired
+            sql = "DELETE FROM buckets WHERE number IN (SELECT value FROM json_each(?))"
+            await self._writer.run(_write, sql, (numbers,))
+            expired += count
 
 
 # What finished before then was accepted before then, and that column has an index.
-_EXPIRED: Final = """SELECT session, n FROM requests
-    WHERE (accepted_at < ? OR accepted_at IS NULL) AND finished_at < ?"""
+_EXPIRED: Final = f"""SELECT sum(count), json_group_array(number) FROM (
+    SELECT number, count FROM buckets
+    WHERE accepted_at < ? AND finished_at < ? LIMIT {EXPIRED_BUCKETS})"""  # noqa: S608 - constants
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
-def _values(row: HistoryRow) -> list[Any]:
-    return [getattr(row, name) for name in _COLUMNS]
+def _piece(row: Sequence[Any]) -> Packed:
+    return Packed(session=row[0], subject=row[1], accepted_at=row[2], packed=row[3])
+
+
+def _values(
+    owner: str, upto: int, finished: Sequence[Bucket], unfinished: Sequence[Unfinished]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows to insert into `projecting`."""
+    for new in finished:
+        yield (
+            "finished",
+            new.session,
+            new.subject,
+            new.accepted_at,
+            new.finished_at,
+            new.count,
+            _encode(new.states).decode(),
+            new.packed,
+        )
+    for now in unfinished:
+        yield (
+            "unfinished",
+            now.session,
+            now.subject,
+            now.accepted_at,
+            None,
+            None,
+            None,
+            now.packed,
+        )
+    yield ("upto", owner, None, None, None, upto, None, None)
+
+
+def _project(connection: sqlite3.Connection, values: Iterator[tuple[Any, ...]]) -> None:
+    """Insert `values` into `projecting`: all of them, or none.
+
+    One statement for everything, so that it is a transaction by itself: between statements, the
+    thread would have to win the interpreter back from a busy event loop, with appends waiting.
+    """
+    rows = list(values)
+    if len(rows) <= STATEMENT_ROWS:
+        _insert(connection, rows)
+        return
+    with transaction(connection):
+        for start in range(0, len(rows), STATEMENT_ROWS):
+            _insert(connection, rows[start : start + STATEMENT_ROWS])
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    sql = _PROJECT + ", ".join([_PROJECT_ROW] * len(rows))
+    connection.execute(sql, tuple(chain.from_iterable(rows)))
 
 
 def _write(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> int:

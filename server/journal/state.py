@@ -5,15 +5,23 @@ apply what they read from a log; folding the log therefore always gives the stat
 holds. Nothing here does I/O or looks at a clock.
 """
 
-from collections.abc import Iterable
-from typing import Final
+import sys
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final
 
+from msgspec import Raw, Struct
+
+from protocol.codec import decode_client_message
+from protocol.frames import Request
 from server.journal.entries import (
     Accepted,
     Acked,
     Authorized,
     Claimed,
     Closed,
+    End,
     Entry,
     Finished,
     Opened,
@@ -28,66 +36,52 @@ RECENT_IDS_MIN: Final = 1000
 """How many acknowledged ids a session remembers at least (G4); at most twice as many."""
 
 
-class RequestState:
+_NO_PARAMS: Final = Raw(b"")
+
+
+class RequestState(Struct, eq=False, gc=False):
     """One live request: unfinished, or ended and not acknowledged.
 
-    `results` holds the items from index `dropped` on; `outcome` is None until it ended; `params`
-    is emptied then, since only `digest` is needed to recognise the request again.
+    `results` holds the items from index `dropped` on and is never changed in place, so that an
+    entry may share it; `outcome` is None until it ended; `params` is emptied then, since only
+    `digest` is needed to recognise the request again. `prepared` is not journaled: it is what the
+    check made of the params, for the worker of this process.
     """
 
-    __slots__ = (
-        "attempt",
-        "cancel_on_disconnect",
-        "digest",
-        "dropped",
-        "error",
-        "id",
-        "method",
-        "n",
-        "outcome",
-        "params",
-        "results",
-        "scope",
-        "subject",
-        "time",
-        "timeout",
-        "total",
-    )
-
-    def __init__(
-        self,
-        n: int,
-        id: str,  # noqa: A002 - the wire's name
-        method: str,
-        params: bytes,
-        digest: int,
-        subject: str,
-        scope: str,
-        time: float,
-        timeout: float | None,
-        cancel_on_disconnect: bool,
-    ) -> None:
-        self.n = n
-        self.id = id
-        self.method = method
-        self.params = params
-        self.digest = digest
-        self.subject = subject
-        self.scope = scope
-        self.time = time
-        self.timeout = timeout
-        self.cancel_on_disconnect = cancel_on_disconnect
-        self.attempt = 0
-        self.dropped = 0
-        self.results: list[bytes] = []
-        self.total = 0
-        self.outcome: str | None = None
-        self.error = b""
+    n: int
+    id: str
+    method: str
+    params: Raw
+    digest: int
+    scope: str
+    time: float
+    timeout: float | None
+    cancel_on_disconnect: bool
+    prepared: Any = None
+    attempt: int = 0
+    dropped: int = 0
+    results: Sequence[bytes] = ()
+    total: int = 0
+    outcome: str | None = None
+    error: bytes = b""
 
     def restart(self) -> None:
         """Forget the partial results of an attempt that did not end."""
         self.dropped = 0
-        self.results = []
+        self.results = ()
+
+
+def digest(frame: Request) -> int:
+    """Return what tells requests of the same id apart (G4)."""
+    return zlib.crc32(
+        frame.params,  # pyright: ignore[reportArgumentType] - a Raw is a buffer
+        _method_digest(frame.method),
+    )
+
+
+@lru_cache(maxsize=256)
+def _method_digest(method: str) -> int:
+    return zlib.crc32(method.encode())
 
 
 class SessionState:
@@ -120,69 +114,70 @@ class SessionState:
         """Tell whether nothing of this session is left to do or to keep."""
         return self.closed and not self.live
 
-    def _forget(self, request: RequestState) -> None:
-        del self.live[request.n]
-        del self.ids[request.id]
+    def _forget(self, numbers: Iterable[int]) -> None:
+        live = self.live
+        ids = self.ids
         recent = self.recent
-        recent[request.id] = request.n << 32 | request.digest
+        for n in numbers:
+            request = live.pop(n)
+            del ids[request.id]
+            recent[request.id] = n << 32 | request.digest
         if len(recent) >= RECENT_IDS_MIN:
             self.older = recent
             self.recent = {}
 
-    def accept(self, entry: Accepted) -> RequestState:
-        """Apply `entry` and return the new request."""
+    def accept(self, n: int, frame: Request, digest: int, time: float) -> RequestState:
+        """Apply one request of an Accepted entry and return it."""
         request = RequestState(
-            entry.n,
-            entry.id,
-            entry.method,
-            entry.params,
-            entry.digest,
-            entry.subject,
+            n,
+            frame.id,
+            sys.intern(frame.method),
+            frame.params,
+            digest,
             self.scope,
-            entry.time,
-            entry.timeout,
-            entry.cancel_on_disconnect,
+            time,
+            frame.timeout,
+            frame.on_disconnect == "cancel",
         )
-        self.last_n = entry.n
-        self.live[entry.n] = request
-        self.ids[entry.id] = entry.n
+        self.last_n = n
+        self.live[n] = request
+        self.ids[frame.id] = n
         return request
 
-    def start(self, request: RequestState, entry: Started) -> None:
-        """Apply `entry`."""
-        request.attempt = entry.attempt
-        request.restart()
+    def start(self, request: RequestState, attempt: int) -> None:
+        """Apply a Started entry."""
+        request.attempt = attempt
+        request.dropped = 0
+        request.results = ()
 
     def add_results(self, request: RequestState, entry: Results) -> None:
         """Apply `entry`."""
-        request.results.extend(entry.items)
+        request.results = [*request.results, *entry.items]
 
-    def finish(self, request: RequestState, entry: Finished) -> None:
-        """Apply `entry`; a closed session keeps no results, so its request is forgotten."""
-        request.attempt = entry.attempt
-        request.results.extend(entry.items)
-        request.total = entry.results
-        request.outcome = entry.outcome
-        request.error = entry.error
-        request.params = b""
+    def finish(self, request: RequestState, end: End) -> None:
+        """Apply `end`; a closed session keeps no results, so its request is forgotten."""
+        request.attempt = end.attempt
+        request.results = [*request.results, *end.items] if request.results else end.items
+        request.total = end.results
+        request.outcome = end.outcome
+        request.error = end.error
+        request.params = _NO_PARAMS
+        request.prepared = None
         if self.closed:
-            self._forget(request)
+            self._forget([request.n])
 
     def acknowledge(self, entry: Acked) -> None:
         """Apply `entry`."""
-        live = self.live
-        for n in entry.ended:
-            self._forget(live[n])
-        partial = live.get(entry.n)
+        self._forget(entry.ended)
+        partial = self.live.get(entry.n)
         if partial is not None and entry.results > partial.dropped:
-            del partial.results[: entry.results - partial.dropped]
+            partial.results = partial.results[entry.results - partial.dropped :]
             partial.dropped = entry.results
 
     def close(self) -> None:
         """Apply a Closed entry: drop what ended, let the rest run to its end."""
         self.closed = True
-        for request in [r for r in self.live.values() if r.outcome is not None]:
-            self._forget(request)
+        self._forget([r.n for r in self.live.values() if r.outcome is not None])
 
     def snapshot(self) -> Snapshot:
         """Return an entry that says all of this session."""
@@ -197,9 +192,8 @@ class SessionState:
                     r.n,
                     r.id,
                     r.method,
-                    r.params,
+                    bytes(r.params),
                     r.digest,
-                    r.subject,
                     r.scope,
                     r.time,
                     r.timeout,
@@ -229,9 +223,8 @@ class SessionState:
                 s.n,
                 s.id,
                 s.method,
-                s.params,
+                Raw(s.params),
                 s.digest,
-                s.subject,
                 s.scope,
                 s.time,
                 s.timeout,
@@ -239,7 +232,7 @@ class SessionState:
             )
             request.attempt = s.attempt
             request.dropped = s.dropped
-            request.results = list(s.results)
+            request.results = s.results
             request.total = s.total
             request.outcome = s.outcome
             request.error = s.error
@@ -293,19 +286,28 @@ def _apply_to_session(
 ) -> None:
     match entry:
         case Accepted():
-            session.accept(entry)
+            _accept(session, entry)
         case Started():
-            session.start(session.live[entry.n], entry)
+            session.start(session.live[entry.n], entry.attempt)
         case Results():
             session.add_results(session.live[entry.n], entry)
         case Finished():
-            session.finish(session.live[entry.n], entry)
+            for end in entry.ends:
+                session.finish(session.live[end.n], end)
         case Acked():
             session.acknowledge(entry)
         case Authorized():
             session.scope = entry.scope
         case Closed():
             session.close()
+
+
+def _accept(session: SessionState, entry: Accepted) -> None:
+    n = entry.n
+    for frame in decode_client_message(entry.frames):
+        if isinstance(frame, Request):
+            session.accept(n, frame, digest(frame), entry.time)
+            n += 1
 
 
 def fold(state: State, entries: Iterable[Entry]) -> None:

@@ -38,7 +38,7 @@ class Users(Protocol):
 
 
 class HistoryRow(Struct, kw_only=True):
-    """What is known of one request, keyed by (session, n); None means "nothing new about this".
+    """What is known of one request, keyed by (session, n); None is what is not known (yet).
 
     Times are Unix times in seconds. `state` is waiting, running, done or an error code.
     """
@@ -56,17 +56,69 @@ class HistoryRow(Struct, kw_only=True):
     finished_at: float | None = None
 
 
-class History(Protocol):
-    """The request log operators query: a projection of the logs that may lag behind them."""
+class Packed(Struct, kw_only=True, frozen=True):
+    """Requests of one session in one piece of JSON text (see buckets.py).
 
-    async def projected(self, owner: str) -> int:
-        """Return the seq up to which `owner`'s log is in the history; 0 when nothing is."""
+    `accepted_at` is that of the newest of them, 0.0 when it is not known.
+    """
+
+    session: str
+    subject: str | None
+    accepted_at: float
+    packed: str
+
+
+class Bucket(Packed, kw_only=True, frozen=True):
+    """Requests that finished; they never change again.
+
+    (`session`, `first`) names the bucket, and is the same whenever the same part of a log is
+    projected. `finished_at` is when the last of them finished, `states` which ends there are.
+    """
+
+    first: int
+    count: int
+    states: list[str]
+    finished_at: float
+
+
+class Unfinished(Packed, kw_only=True, frozen=True):
+    """All requests of a session that have not finished; `packed` is empty when there are none.
+
+    `before` is what `packed` was for this session until now, for stores that cannot write
+    everything at once.
+    """
+
+    before: str
+
+
+class History(Protocol):
+    """The request log operators query: a projection of the logs that may lag behind them.
+
+    A log is projected by one Projector at a time, and after the logs whose sessions it claimed.
+    """
+
+    async def resume(self, owner: str) -> int:
+        """Return the seq up to which `owner`'s log is in the history; 0 when nothing is.
+
+        What a `project` that did not come to its end left behind is undone, as far as it has to.
+        """
         ...
 
-    async def project(self, owner: str, upto: int, rows: Sequence[HistoryRow]) -> None:
-        """Merge `rows` (fields that are None keep their old value), then note `upto`.
+    async def unfinished(self, sessions: Sequence[str]) -> Sequence[Packed]:
+        """Return what has not finished of those `sessions` that have something unfinished."""
+        ...
 
-        Safe to repeat: a crash between the two leads to the same rows once more.
+    async def project(
+        self,
+        owner: str,
+        upto: int,
+        finished: Sequence[Bucket],
+        unfinished: Sequence[Unfinished],
+    ) -> None:
+        """Add `finished`, replace what is `unfinished` of the sessions named, then note `upto`.
+
+        When it fails, or the process dies in it, `resume` and a projection of the same commits,
+        cut in the same way or not, lead to the same history as if it had not.
         """
         ...
 
@@ -82,7 +134,10 @@ class History(Protocol):
         ...
 
     async def expire(self, finished_before: float) -> int:
-        """Delete the rows of requests that finished before that Unix time; return how many."""
+        """Delete the buckets whose last request finished before that Unix time.
+
+        Return how many requests were in them.
+        """
         ...
 
 

@@ -1,15 +1,18 @@
 """What only MongoDB has to get right: several processes on one log, documents of limited size."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from server.journal import mongodb_log
+from server.journal.buckets import Row, pack_finished, pack_unfinished
 from server.journal.log import Commit, JournalError, Sealed
 from server.journal.mongodb import MongodbStore
 from server.journal.mongodb_log import MongodbLog
-from server.journal.store import HistoryRow, Store
+from server.journal.mongodb_tables import MongodbHistory
+from server.journal.store import Store
 from tests.contract.backends import MONGODB_KINDS, Backend, append_many, commits, seqs
 
 
@@ -87,22 +90,54 @@ async def test_fences_of_logs_forgotten_long_ago_are_deleted(store: Store) -> No
         assert left == {"b"}
 
 
-async def test_only_finished_requests_get_a_date_to_expire_at(backend: Backend) -> None:
+async def test_buckets_are_removed_some_time_after_their_last_request_finished(
+    backend: Backend,
+) -> None:
     store = await backend.open(history_ttl_seconds=3600)
-    rows = [
-        HistoryRow(session="s", n=1, state="waiting", accepted_at=1.0),
-        HistoryRow(session="s", n=2, state="done", accepted_at=1.0, finished_at=4e9),
+    rows: list[Row] = [
+        (n, "x", "echo", "done", 1, 1, 1.0, 1.0, finished_at)
+        for n, finished_at in ((1, 4e9), (2, 5.0))
     ]
-    await store.history.project("a", 1, rows)
-    found = [doc.get("expires_at") async for doc in database(store).requests.find().sort("_id")]
-    assert found[0] is None
-    assert found[1].timestamp() == 4e9 + 3600
+    left: Row = (3, "y", "echo", "waiting", 0, None, 1.0, None, None)
+    await store.history.project(
+        "a", 1, pack_finished("s", "alice", rows), [pack_unfinished("s", "alice", [left], "")]
+    )
+    [bucket] = [document async for document in database(store).buckets.find()]
+    assert bucket["expires_at"].timestamp() == 4e9 + 3600
+    indexes = await database(store).buckets.index_information()
+    assert indexes["expires_at_1"]["expireAfterSeconds"] == 0
+    [unfinished] = [document async for document in database(store).unfinished.find()]
+    assert "expires_at" not in unfinished
+
+
+async def test_requests_can_be_read_from_what_a_shell_shows(store: Store) -> None:
+    row: Row = (7, 'it\'s "x"', "echo", "timeout", 1, 0, 1.5, 2.5, 4e9)
+    await store.history.project("a", 1, pack_finished("s", "alice", [row]), [])
+    document = await database(store).buckets.find_one({"session": "s", "states": "timeout"})
+    assert document["_id"] == "s/0000000000000007"
+    assert json.loads(document["packed"]) == [list(row)]
+
+
+async def test_a_database_of_the_first_version_is_refused(backend: Backend, store: Store) -> None:
+    await append_many(store.log, "a", 1)
+    await database(store).schema.delete_many({})
+    with pytest.raises(JournalError, match="made by another version"):
+        await backend.open()
+
+
+async def test_a_database_of_a_newer_version_is_refused(backend: Backend, store: Store) -> None:
+    await database(store).schema.update_one({"_id": "version"}, {"$set": {"number": 99}})
+    with pytest.raises(JournalError, match="schema 99"):
+        await backend.open(log=False)
 
 
 async def test_writes_and_reads_ask_for_a_majority(store: Store) -> None:
     assert isinstance(store, MongodbStore)
     log = store.log
     assert isinstance(log, MongodbLog)
-    for collection in (log._log, log._parts, log._seals, log._owners, store.users._users):
+    history = store.history
+    assert isinstance(history, MongodbHistory)
+    collections = (log._log, log._parts, log._seals, log._owners, store.users._users)
+    for collection in (*collections, history._buckets, history._unfinished):
         assert collection.write_concern.document == {"w": "majority", "j": True, "wtimeout": 10000}
         assert collection.read_concern.level == "majority"

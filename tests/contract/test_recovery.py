@@ -13,6 +13,7 @@ from server.journal.entries import (
     Accepted,
     Acked,
     Claimed,
+    End,
     Entry,
     Finished,
     Opened,
@@ -21,7 +22,7 @@ from server.journal.entries import (
     decode_commit,
 )
 from server.journal.log import Sealed
-from server.journal.projection import project
+from server.journal.projection import Projector, project
 from server.journal.state import SessionState, State, fold
 from server.journal.store import Store
 from server.recovery import new_owner, recover
@@ -42,11 +43,12 @@ async def writing(store: Store, owner: str) -> AsyncIterator[Committer]:
 
 
 def accepted(n: int, session: str = "s") -> Accepted:
-    return Accepted(session, n, f"id{n}", "echo", b'{"text":1}', 7, "alice", 1.0, None, False)
+    frame = f'{{"type":"request","id":"id{n}","method":"echo","params":{{"text":1}}}}'
+    return Accepted(session, n, "alice", 1.0, frame)
 
 
 def finished(n: int, session: str = "s", attempt: int = 1) -> Finished:
-    return Finished(session, n, attempt, 0, [b'"x"'], 1, "done", b"", 2.0)
+    return Finished(session, [End(n, attempt, 1, "done", 1.5, 2.0, 0, [b'"x"'], b"")])
 
 
 A_LIFE: list[Entry] = [
@@ -64,7 +66,7 @@ A_LIFE: list[Entry] = [
 async def write(store: Store, owner: str, entries: list[Entry]) -> None:
     async with writing(store, owner) as committer:
         for entry in entries:
-            committer.ride(entry)
+            committer.add(entry)
         await committer.durable()
 
 
@@ -82,7 +84,7 @@ async def folded(store: Store, owner: str) -> State:
 
 
 def summary(session: SessionState) -> list[tuple[int, str | None, int, list[bytes]]]:
-    return [(r.n, r.outcome, r.attempt, r.results) for r in session.live.values()]
+    return [(r.n, r.outcome, r.attempt, list(r.results)) for r in session.live.values()]
 
 
 async def test_recovery_finds_what_was_done_and_what_was_not(store: Store) -> None:
@@ -111,7 +113,7 @@ async def test_a_claimed_log_is_not_claimed_again(store: Store) -> None:
     await write(store, "1-a", A_LIFE)
     async with writing(store, "2-b") as committer:
         await recover(store.log, committer, demo.handlers)
-        committer.ride(finished(2, attempt=2))
+        committer.add(finished(2, attempt=2))
         await committer.durable()
     [session] = await recovered(store, "3-c")
     assert [(n, outcome) for n, outcome, _, _ in summary(session)] == [
@@ -137,14 +139,16 @@ async def test_an_owner_that_was_recovered_cannot_write_any_more(
 ) -> None:
     async with writing(store, "1-a") as paused:
         for entry in A_LIFE:
-            paused.ride(entry)
+            paused.add(entry)
         await paused.durable()
         await recovered(await backend.another(store), "2-b")
         late = Committer(store.log, "1-a")
         late._next_seq = paused.next_seq
-        late.commit(accepted(4), lambda _: None, None)
+        late.add(accepted(4))
+        waiting = asyncio.ensure_future(late.durable())
         with pytest.raises(Sealed):
             await late.run()
+        waiting.cancel()
 
 
 async def test_of_two_recoveries_at_once_exactly_one_goes_on(
@@ -190,14 +194,15 @@ async def test_a_new_owner_sorts_after_all_others_whatever_the_clock_says(store:
 async def test_a_checkpoint_lets_the_log_be_trimmed_and_loses_nothing(store: Store) -> None:
     async with writing(store, "1-a") as committer:
         for entry in A_LIFE:
-            committer.ride(entry)
+            committer.add(entry)
             await committer.durable()
         state = await folded(store, "1-a")
         before = committer.seq
-        checkpointer = Checkpointer(store, committer, 1)
+        checkpointer = Checkpointer(store, committer, Projector(store, "1-a"), 1)
         assert checkpointer.due()
-        await checkpointer.checkpoint([state.sessions["s"].snapshot()])
-        committer.ride(finished(2))
+        snapshots = (committer.add(session.snapshot()) for session in state.sessions.values())
+        await checkpointer.checkpoint(snapshots)
+        committer.add(finished(2))
         await committer.durable()
     kept = [commit.seq async for commit in store.log.read("1-a", 0)]
     assert kept
@@ -222,7 +227,7 @@ async def test_the_request_log_is_built_from_the_log(store: Store) -> None:
 async def test_the_request_log_can_be_built_in_parts(store: Store) -> None:
     async with writing(store, "1-a") as committer:
         for entry in [*A_LIFE, finished(2), Acked("s", [1], 0, 0), Claimed("0-x")]:
-            committer.ride(entry)
+            committer.add(entry)
             await committer.durable()
             await project(store, "1-a")
     rows = {row.n: row.state for row in await store.history.find(session="s")}

@@ -16,7 +16,7 @@ from protocol import frames as wire
 from protocol.client_call import Call, Phase
 from protocol.client_errors import RequestFailed
 from protocol.client_rules import Rules
-from protocol.codec import decode_client_message
+from protocol.codec import FrameError, decode_client_message
 from server.handlers import Handlers
 from server.journal.entries import Started
 from server.journal.state import RequestState, State, fold
@@ -46,7 +46,7 @@ class ClientMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.calls: list[Call] = []
         self.connected = False
-        self.to_server: deque[wire.ClientFrame] = deque()
+        self.to_server: deque[str] = deque()
         # What handlers gave, by request and attempt; which attempts ended.
         self.given: dict[str, dict[int, list[bytes]]] = {}
         self.counter = 0
@@ -84,15 +84,14 @@ class ClientMachine(RuleBasedStateMachine):
     @rule()
     def client_sends(self) -> None:
         if message := self.client.take():
-            for frame in decode_client_message(message):
-                assert isinstance(frame, wire.ClientFrame), frame
-                self.to_server.append(frame)
+            assert not [f for f in decode_client_message(message) if isinstance(f, FrameError)]
+            self.to_server.append(message.decode())
 
     @precondition(lambda self: self.connected and self.to_server)
     @rule(count=st.integers(1, 8))
     def server_receives(self, count: int) -> None:
         for _ in range(min(count, len(self.to_server))):
-            self.bench.session.receive(self.to_server.popleft())
+            self.bench.hear(self.to_server.popleft())
 
     @precondition(lambda self: self.connected and self.bench.out.frames)
     @rule(count=st.integers(1, 8))
@@ -152,9 +151,8 @@ class ClientMachine(RuleBasedStateMachine):
 
     def may_give(self) -> bool:
         """Tell whether the handler may run: the worker waits for the start of a repetition."""
-        pending = (entry for entry, _, _ in self.bench.journal.pending)
         return self.running is not None and not (
-            self.running.attempt > 1 and any(isinstance(entry, Started) for entry in pending)
+            self.running.attempt > 1 and self.bench.journal.has_undurable(Started)
         )
 
     @precondition(lambda self: self.may_give())
@@ -179,19 +177,27 @@ class ClientMachine(RuleBasedStateMachine):
 
     # The disk
 
-    @precondition(lambda self: self.bench.journal.pending)
-    @rule(data=st.data())
-    def commit(self, data: st.DataObject) -> None:
-        self.bench.journal.flush(data.draw(st.integers(1, len(self.bench.journal.pending))))
+    @precondition(lambda self: self.bench.journal.pending and not self.bench.journal.flying)
+    @rule()
+    def cut(self) -> None:
+        self.bench.journal.cut()
+
+    @precondition(lambda self: self.bench.journal.flying)
+    @rule()
+    def land(self) -> None:
+        self.bench.journal.land()
 
     @precondition(lambda self: self.outages)
     @rule()
     def outage_begins_or_ends(self) -> None:
         self.bench.journal.available = not self.bench.journal.available
 
-    @rule()
-    def crash(self) -> None:
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """The commit on its way may have landed, or, when it was several, a part of it."""
         bench = self.bench
+        in_flight = bench.journal.in_flight
+        bench.journal.durable += in_flight[: data.draw(st.integers(0, len(in_flight)))]
         state = State()
         fold(state, bench.journal.durable)
         self.running = None

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from protocol import frames as wire
+from protocol.codec import decode_client_message
 from server.handlers import Handlers
-from server.journal.entries import Accepted, Finished, Snapshot, Started
+from server.journal.entries import Accepted, End, Entry, Finished, Started
 from server.journal.state import RequestState, State, fold
 from server.recovery import prepare
 from server.session import Memory, Session
@@ -162,13 +163,13 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:
         self.acked = data.draw(st.integers(self.acked + 1, self.seq))
-        self.bench.session.receive(wire.Ack(self.acked))
+        self.bench.say(wire.Ack(self.acked))
 
     @precondition(lambda self: self.connected)
     @rule(request_id=st.sampled_from(IDS))
     def cancel(self, request_id: str) -> None:
         if request_id in self.bench.session.state.ids:
-            self.bench.session.receive(wire.Cancel(request_id))
+            self.bench.say(wire.Cancel(request_id))
 
     # The worker
 
@@ -213,40 +214,48 @@ class SessionMachine(RuleBasedStateMachine):
 
     def start_is_durable(self) -> bool:
         """Tell whether the handler may run: the worker waits for the start of a repetition."""
-        pending = (entry for entry, _, _ in self.bench.journal.pending)
         repeated = self.running is not None and self.running.attempt > 1
-        return not (repeated and any(isinstance(entry, Started) for entry in pending))
+        return not (repeated and self.bench.journal.has_undurable(Started))
 
     # The disk
 
-    @precondition(lambda self: self.bench.journal.pending)
-    @rule(data=st.data())
-    def commit(self, data: st.DataObject) -> None:
-        journal = self.bench.journal
-        count = data.draw(st.integers(1, len(journal.pending)))
-        # What is durable is known before anybody is told.
-        self.note_durable([entry for entry, _, _ in journal.pending[:count]])
-        journal.flush(count)
+    @precondition(lambda self: self.bench.journal.pending and not self.bench.journal.flying)
+    @rule()
+    def cut(self) -> None:
+        self.bench.journal.cut()
 
-    def note_durable(self, entries: list[Any]) -> None:
+    @precondition(lambda self: self.bench.journal.flying)
+    @rule()
+    def land(self) -> None:
+        # What is durable is known before anybody is told.
+        self.note_durable(self.bench.journal.in_flight)
+        self.bench.journal.land()
+
+    def note_durable(self, entries: list[Entry]) -> None:
         for entry in entries:
             if isinstance(entry, Accepted):
-                assert entry.id not in self.durable_accepts, "G4: one id accepted twice"
-                self.durable_accepts[entry.id] = entry.n
+                for k, frame in enumerate(requests_of(entry)):
+                    assert frame.id not in self.durable_accepts, "G4: one id accepted twice"
+                    self.durable_accepts[frame.id] = entry.n + k
             elif isinstance(entry, Finished):
-                request_id = next(i for i, n in self.durable_accepts.items() if n == entry.n)
-                assert request_id not in self.durable_ends, "G4: one id ended twice"
-                self.durable_ends[request_id] = self.results_of(entry)
+                for end in entry.ends:
+                    request_id = next(i for i, n in self.durable_accepts.items() if n == end.n)
+                    assert request_id not in self.durable_ends, "G4: one id ended twice"
+                    self.durable_ends[request_id] = self.results_of(request_id, end)
 
-    def results_of(self, entry: Finished) -> list[bytes]:
+    def results_of(self, request_id: str, end: End) -> list[bytes]:
         """Return all results: those acknowledged before the end are only with the client."""
-        request_id = next(i for i, n in self.durable_accepts.items() if n == entry.n)
-        early = self.requests[request_id].results[: entry.first] if entry.first else []
-        return early + entry.items
+        early = self.requests[request_id].results[: end.first] if end.first else []
+        return early + end.items
 
-    @rule()
-    def crash(self) -> None:
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """The commit on its way may have landed, or, when it was several, a part of it."""
         bench = self.bench
+        in_flight = bench.journal.in_flight
+        landed = in_flight[: data.draw(st.integers(0, len(in_flight)))]
+        self.note_durable(landed)
+        bench.journal.durable += landed
         state = State()
         fold(state, bench.journal.durable)
         self.running = None
@@ -287,9 +296,11 @@ class SessionMachine(RuleBasedStateMachine):
         for _ in range(200):
             if not self.connected:
                 self.connect()
-            if self.bench.journal.pending:
-                self.note_durable([entry for entry, _, _ in self.bench.journal.pending])
-                self.bench.journal.flush()
+            journal = self.bench.journal
+            if journal.pending and not journal.flying:
+                self.cut()
+            if journal.flying:
+                self.land()
             if self.running is not None:
                 self.finish()
             elif self.bench.work.queue:
@@ -298,7 +309,11 @@ class SessionMachine(RuleBasedStateMachine):
         for request_id, n in self.durable_accepts.items():
             seen = self.requests[request_id]
             assert seen.ended is not None, f"G1: request {n} never ended"
-        assert not any(isinstance(e, Snapshot) for e, _, _ in self.bench.journal.pending)
+
+
+def requests_of(entry: Accepted) -> list[wire.Request]:
+    frames = decode_client_message(entry.frames)
+    return [frame for frame in frames if isinstance(frame, wire.Request)]
 
 
 SessionMachine.TestCase.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 
 from server.journal import committer as module
 from server.journal.committer import COMMIT_BYTES_MAX, RIDERS_MAX, Committer
-from server.journal.entries import Accepted, Authorized, Entry, decode_commit
+from server.journal.entries import Accepted, Authorized, Entry, Stopped, decode_commit
 from server.journal.log import Log, Sealed, Unavailable
 
 
@@ -48,8 +48,24 @@ async def committer(log: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         await running
 
 
+class Given:
+    """A source that has what it was given, and writes down when it is told."""
+
+    def __init__(self, *entries: Entry, told: list[str] | None = None, name: str = "") -> None:
+        self.entries = list(entries)
+        self.told = told if told is not None else []
+        self.name = name
+
+    def cut(self) -> list[Entry]:
+        entries, self.entries = self.entries, []
+        return entries
+
+    def committed(self) -> None:
+        self.told.append(self.name)
+
+
 def entry(number: int, size: int = 0) -> Accepted:
-    return Accepted("s", number, str(number), "m", b"x" * size, 0, "alice", 0.0, None, False)
+    return Accepted("s", number, "alice", 0.0, "x" * size)
 
 
 async def turns(count: int = 5) -> None:
@@ -60,37 +76,64 @@ async def turns(count: int = 5) -> None:
 async def test_nobody_is_told_before_the_append_returns(
     committer: Committer, log: GatedLog
 ) -> None:
-    told: list[int] = []
-    committer.commit(entry(1), told.append, 1)
+    source = Given(entry(1))
+    committer.commit(source)
     await turns()
-    assert (log.tries, told) == (1, [])
+    assert (log.tries, source.told) == (1, [])
     log.gate.set()
     await committer.durable()
-    assert told == [1]
+    assert source.told == [""]
 
 
 async def test_what_comes_while_one_append_is_under_way_is_one_next_commit(
     committer: Committer, log: GatedLog
 ) -> None:
-    told: list[int] = []
-    committer.commit(entry(1), told.append, 1)
+    told: list[str] = []
+    committer.commit(Given(entry(1), told=told, name="1"))
     await turns()
     for number in (2, 3, 4):
-        committer.commit(entry(number), told.append, number)
+        committer.commit(Given(entry(number), told=told, name=str(number)))
     await turns()
     assert log.tries == 1
     log.gate.set()
     await committer.durable()
     assert [(seq, len(entries)) for seq, entries in log.commits] == [(1, 1), (2, 3)]
-    assert told == [1, 2, 3, 4]
+    assert told == ["1", "2", "3", "4"]
+
+
+async def test_a_source_is_cut_once_however_often_it_asked(
+    committer: Committer, log: GatedLog
+) -> None:
+    log.gate.set()
+    source = Given(entry(1), entry(2))
+    committer.ride(source)
+    committer.commit(source)
+    committer.commit(source)
+    await committer.durable()
+    assert log.commits == [(1, [entry(1), entry(2)])]
+    assert source.told == [""]
+
+
+async def test_what_a_source_makes_during_an_append_is_in_the_next_commit(
+    committer: Committer, log: GatedLog
+) -> None:
+    source = Given(entry(1))
+    committer.commit(source)
+    await turns()
+    source.entries.append(entry(2))
+    committer.commit(source)
+    log.gate.set()
+    await committer.durable()
+    assert log.commits == [(1, [entry(1)]), (2, [entry(2)])]
+    assert source.told == ["", ""]
 
 
 async def test_riders_wait_for_the_next_commit(committer: Committer, log: GatedLog) -> None:
     log.gate.set()
-    committer.ride(Authorized("s", "a"))
+    committer.ride(Given(Authorized("s", "a")))
     await turns()
     assert log.tries == 0
-    committer.commit(entry(1), lambda _: None, None)
+    committer.commit(Given(entry(1)))
     await committer.durable()
     assert log.commits == [(1, [Authorized("s", "a"), entry(1)])]
 
@@ -98,16 +141,27 @@ async def test_riders_wait_for_the_next_commit(committer: Committer, log: GatedL
 async def test_many_riders_are_committed_by_themselves(committer: Committer, log: GatedLog) -> None:
     log.gate.set()
     for _ in range(RIDERS_MAX + 1):
-        committer.ride(Authorized("s", "a"))
+        committer.ride(Given(Authorized("s", "a")))
     await turns()
     assert [seq for seq, _ in log.commits] == [1]
 
 
 async def test_durable_waits_for_riders(committer: Committer, log: GatedLog) -> None:
     log.gate.set()
-    committer.ride(Authorized("s", "a"))
+    committer.ride(Given(Authorized("s", "a")))
     await committer.durable()
     assert len(log.commits) == 1
+
+
+async def test_an_entry_of_no_source_comes_behind_those_of_the_sources(
+    committer: Committer, log: GatedLog
+) -> None:
+    """So that `stopped` is the last one."""
+    log.gate.set()
+    committer.add(Stopped())
+    committer.ride(Given(entry(1)))
+    await committer.durable()
+    assert log.commits == [(1, [entry(1), Stopped()])]
 
 
 async def test_a_batch_that_is_too_large_becomes_several_commits_in_order(
@@ -115,7 +169,7 @@ async def test_a_batch_that_is_too_large_becomes_several_commits_in_order(
 ) -> None:
     log.gate.set()
     for number in range(4):
-        committer.commit(entry(number, COMMIT_BYTES_MAX // 2), lambda _: None, None)
+        committer.commit(Given(entry(number, COMMIT_BYTES_MAX // 2)))
     await committer.durable()
     assert [seq for seq, _ in log.commits] == list(range(1, len(log.commits) + 1))
     assert len(log.commits) > 1
@@ -128,45 +182,45 @@ async def test_an_append_that_fails_is_tried_again_with_the_same_seq(
 ) -> None:
     log.failures = [Unavailable("gone"), Unavailable("gone")]
     log.gate.set()
-    committer.commit(entry(1), lambda _: None, None)
+    committer.commit(Given(entry(1)))
     await committer.durable()
     assert log.tries == 3
     assert log.commits == [(1, [entry(1)])]
 
 
 async def test_an_outage_is_told_until_it_is_over(committer: Committer, log: GatedLog) -> None:
-    seen: list[bool] = []
     log.failures = [Unavailable("gone")]
-    committer.commit(entry(1), lambda _: seen.append(committer.available), None)
-    seen.append(committer.available)
+    committer.commit(Given(entry(1)))
+    assert committer.available
     log.gate.set()
     while committer.available:
         await asyncio.sleep(0)
     await committer.durable()
-    assert seen == [True, True]
+    assert committer.available
 
 
 async def test_a_sealed_log_ends_it(log: Any) -> None:
     committer = Committer(log, "me")
     log.failures = [Sealed("taken over")]
     log.gate.set()
-    told: list[int] = []
-    committer.commit(entry(1), told.append, 1)
+    source = Given(entry(1))
+    committer.commit(source)
     with pytest.raises(Sealed):
         await committer.run()
-    assert told == []
+    assert source.told == []
 
 
-async def test_a_callback_that_fails_does_not_keep_the_others_from_their_news(
+async def test_a_source_that_fails_does_not_keep_the_others_from_their_news(
     committer: Committer, log: GatedLog, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: object) -> None:
-        raise RuntimeError("a bug")
+    class Failing(Given):
+        def committed(self) -> None:
+            raise RuntimeError("a bug")
 
-    told: list[int] = []
     log.gate.set()
-    committer.commit(entry(1), fail, None)
-    committer.commit(entry(2), told.append, 2)
+    committer.commit(Failing(entry(1)))
+    source = Given(entry(2))
+    committer.commit(source)
     await committer.durable()
-    assert told == [2]
-    assert "commit_callback_failed" in capsys.readouterr().out
+    assert source.told == [""]
+    assert "committed_failed" in capsys.readouterr().out

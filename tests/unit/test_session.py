@@ -1,10 +1,15 @@
 """The rules of one session, one behaviour at a time."""
 
+from typing import Any
+
 import pytest
 from msgspec import Raw
 
 from protocol import frames as wire
+from protocol.codec import decode_client_message
 from protocol.codes import ErrorCode
+from server.journal.entries import Accepted, Entry, Finished, Snapshot, Started
+from server.journal.state import State, fold
 from server.session import EVENT_BYTES, PIECE_BYTES, Refused, ResultTooLarge
 from tests.rules_bench import Bench
 
@@ -105,7 +110,7 @@ def test_a_known_id_with_another_request_is_refused(
 def test_an_acknowledged_id_is_still_recognised(bench: Bench) -> None:
     bench.accept("a")
     bench.run()
-    bench.session.receive(wire.Ack(1))
+    bench.say(wire.Ack(1))
     bench.out.take_all()
     bench.send("a")
     assert only(bench) == wire.Accepted("a", 1, duplicate=True, state="acknowledged")
@@ -116,7 +121,7 @@ def test_the_last_thousand_acknowledged_ids_are_remembered(bench: Bench) -> None
     for number in range(1001):
         bench.accept(str(number))
         bench.run()
-        bench.session.receive(wire.Ack(number + 1))
+        bench.say(wire.Ack(number + 1))
     bench.out.take_all()
     bench.send("1")
     assert isinstance(only(bench), wire.Accepted)
@@ -127,7 +132,7 @@ def test_the_memory_of_acknowledged_ids_is_bounded(bench: Bench) -> None:
     for number in range(2500):
         bench.accept(str(number))
         bench.run()
-        bench.session.receive(wire.Ack(number + 1))
+        bench.say(wire.Ack(number + 1))
     state = bench.session.state
     assert len(state.recent) + len(state.older) < 2001
 
@@ -152,7 +157,7 @@ def test_cancelled_requests_still_in_the_queue_count_for_the_window(bench: Bench
     """Otherwise cancelling would let a client grow the worker's queue without bound."""
     bench.accept("a", "b", "c", "d")
     for request_id in "abcd":
-        bench.session.receive(wire.Cancel(request_id))
+        bench.say(wire.Cancel(request_id))
     bench.journal.flush()
     bench.out.take_all()
     bench.send("e")
@@ -167,7 +172,7 @@ def test_too_many_unacknowledged_requests_are_refused_until_acked() -> None:
         bench.run()
     bench.send("c")
     assert bench.out.take_all()[-1].code == "window_exceeded"  # type: ignore[union-attr]
-    bench.session.receive(wire.Ack(1))
+    bench.say(wire.Ack(1))
     bench.accept("c")
     assert bench.work.queue[-1].id == "c"
 
@@ -196,7 +201,7 @@ def test_what_the_check_refuses_is_not_accepted() -> None:
 
 def test_cancelling_a_waiting_request_ends_it_without_running_it(bench: Bench) -> None:
     bench.accept("a")
-    bench.session.receive(wire.Cancel("a"))
+    bench.say(wire.Cancel("a"))
     bench.journal.flush()
     frame = bench.out.take_all()[-1]
     assert isinstance(frame, wire.Error)
@@ -207,7 +212,7 @@ def test_cancelling_a_waiting_request_ends_it_without_running_it(bench: Bench) -
 def test_cancelling_the_running_request_asks_the_worker(bench: Bench) -> None:
     bench.accept("a")
     bench.start()
-    bench.session.receive(wire.Cancel("a"))
+    bench.say(wire.Cancel("a"))
     assert bench.work.stopped == [("a", ErrorCode.CANCELLED)]
 
 
@@ -215,20 +220,20 @@ def test_cancelling_an_ended_request_changes_nothing(bench: Bench) -> None:
     bench.accept("a")
     bench.run()
     bench.out.take_all()
-    bench.session.receive(wire.Cancel("a"))
+    bench.say(wire.Cancel("a"))
     assert not bench.out.frames
     assert not bench.journal.pending
 
 
 def test_cancelling_an_unknown_id_is_refused(bench: Bench) -> None:
-    bench.session.receive(wire.Cancel("nope"))
+    bench.say(wire.Cancel("nope"))
     frame = only(bench)
     assert isinstance(frame, wire.Error)
     assert (frame.code, frame.id) == ("bad_frame", "nope")
 
 
 def test_ack_beyond_the_last_event_is_refused(bench: Bench) -> None:
-    bench.session.receive(wire.Ack(1))
+    bench.say(wire.Ack(1))
     frame = only(bench)
     assert isinstance(frame, wire.Error)
     assert frame.code == "bad_frame"
@@ -237,16 +242,16 @@ def test_ack_beyond_the_last_event_is_refused(bench: Bench) -> None:
 def test_an_old_ack_is_harmless(bench: Bench) -> None:
     bench.accept("a")
     bench.run(b"1")
-    bench.session.receive(wire.Ack(2))
+    bench.say(wire.Ack(2))
     bench.out.take_all()
-    bench.session.receive(wire.Ack(1))
+    bench.say(wire.Ack(1))
     assert not bench.out.frames
 
 
 def test_acknowledged_results_are_forgotten(bench: Bench) -> None:
     bench.accept("a")
     bench.run(b"1", b"2")
-    bench.session.receive(wire.Ack(3))
+    bench.say(wire.Ack(3))
     assert not bench.session.state.live
     assert bench.session.unacked_bytes == 0
 
@@ -256,7 +261,7 @@ def test_results_of_a_running_request_can_be_acknowledged(bench: Bench) -> None:
     request = bench.start()
     for data in (b"1", b"2", b"3"):
         bench.session.result(request, data)
-    bench.session.receive(wire.Ack(2))
+    bench.say(wire.Ack(2))
     assert bench.session.unacked_bytes == 1 + EVENT_BYTES
     bench.session.finish(request, "done")
     bench.journal.flush()
@@ -275,7 +280,7 @@ def test_resume_sends_what_came_after_the_last_seen_event(bench: Bench) -> None:
 def test_resume_with_a_foreign_epoch_sends_everything_unacknowledged(bench: Bench) -> None:
     bench.accept("a")
     bench.run(b"1", b"2")
-    bench.session.receive(wire.Ack(1))
+    bench.say(wire.Ack(1))
     bench.resume("e0", 3)
     assert [f.seq for f in bench.out.take_all()] == [2, 3]  # type: ignore[union-attr]
 
@@ -283,7 +288,7 @@ def test_resume_with_a_foreign_epoch_sends_everything_unacknowledged(bench: Benc
 def test_the_manifest_lists_what_is_unfinished_or_unacknowledged(bench: Bench) -> None:
     bench.accept("gone", "ended", "running", "waiting")
     bench.run()
-    bench.session.receive(wire.Ack(1))
+    bench.say(wire.Ack(1))
     bench.run(b"1", b"2")
     bench.session.result(bench.start(), b"1")
     bench.send("uncommitted")
@@ -425,7 +430,7 @@ def test_an_expired_result_does_not_disturb_later_acks(bench: Bench) -> None:
     bench.session.expire_results(before=bench.now + 1)
     bench.accept("b")
     bench.run(b"2")
-    bench.session.receive(wire.Ack(4))
+    bench.say(wire.Ack(4))
     assert not bench.session.state.live
 
 
@@ -438,7 +443,7 @@ def test_at_the_bound_of_all_sessions_no_further_request_is_taken(bench: Bench) 
     frame = only(bench)
     assert isinstance(frame, wire.Error)
     assert (frame.code, frame.retryable) == ("overloaded", True)
-    bench.session.receive(wire.Ack(3))
+    bench.say(wire.Ack(3))
     bench.accept("b")
     assert bench.work.queue[-1].id == "b"
 
@@ -449,3 +454,134 @@ def test_a_closed_session_holds_no_memory(bench: Bench) -> None:
     assert bench.memory.held_bytes > 0
     bench.session.close(cancel=False)
     assert bench.memory.held_bytes == 0
+
+
+# What gets into the log
+
+
+def entries(bench: Bench, kind: type[Entry]) -> list[Any]:
+    return [entry for entry in bench.journal.everything() if isinstance(entry, kind)]
+
+
+REQUEST = '{"type":"request","id":"%s","method":"echo","params":{"text" : 1}}'
+
+
+def say(bench: Bench, *lines: str) -> None:
+    bench.hear("\n".join(lines))
+
+
+def test_a_message_of_requests_and_acks_is_logged_as_it_came(bench: Bench) -> None:
+    bench.accept("a")
+    bench.run(b"1")
+    lines = ['{"type":"ack","seq":2}', REQUEST % "b", REQUEST % "c"]
+    say(bench, *lines)
+    entry = entries(bench, Accepted)[-1]
+    assert (entry.n, entry.frames) == (2, "\n".join(lines))
+
+
+def test_of_other_messages_only_the_accepted_requests_are_logged(bench: Bench) -> None:
+    """A token, or what was refused, has no business in the log."""
+    bench.accept("known")
+    say(
+        bench,
+        REQUEST % "a",
+        "nonsense",
+        REQUEST % "known",
+        REQUEST % "b",
+        '{"type":"cancel","id":"a"}',
+        REQUEST % "c",
+    )
+    logged = [(e.n, decode_client_message(e.frames)) for e in entries(bench, Accepted)[1:]]
+    assert [(n, [f.id for f in frames]) for n, frames in logged] == [  # type: ignore[union-attr]
+        (2, ["a"]),
+        (3, ["b"]),
+        (4, ["c"]),
+    ]
+    assert bench.folded().snapshot() == bench.session.state.snapshot()
+
+
+def test_a_request_that_was_logged_anew_keeps_its_params_as_they_came(bench: Bench) -> None:
+    request = '{"type":"request","id":"a","method":"m","params":{"text" : 1},"timeout":2.5}'
+    say(bench, "nonsense", request)
+    assert bench.folded().snapshot() == bench.session.state.snapshot()
+    assert bytes(bench.folded().live[1].params) == b'{"text" : 1}'
+
+
+def test_a_refresh_interrupts_the_message_and_is_not_logged(bench: Bench) -> None:
+    message = "\n".join([REQUEST % "a", '{"type":"refresh","token":"secret"}', REQUEST % "b"])
+    rest = bench.session.receive(decode_client_message(message), message)
+    assert rest is not None
+    refresh, frames = rest
+    assert refresh == wire.Refresh("secret")
+    assert bench.session.receive(frames, None) is None
+    assert "secret" not in repr(bench.journal.everything())
+    bench.journal.flush()
+    assert [r.id for r in bench.work.queue] == ["a", "b"]
+
+
+def test_what_follows_bye_in_a_message_is_not_taken(bench: Bench) -> None:
+    bench.say(wire.Bye(), wire.Request("a", "echo"))
+    assert bench.session.state.last_n == 0
+
+
+def test_a_cancel_may_follow_its_request_in_one_message(bench: Bench) -> None:
+    bench.say(wire.Request("a", "echo"), wire.Cancel("a"))
+    assert bench.folded().snapshot() == bench.session.state.snapshot()
+    bench.journal.flush()
+    frames = bench.out.take_all()
+    assert [type(frame).__name__ for frame in frames] == ["Accepted", "Error"]
+
+
+def test_a_start_is_logged_by_itself_only_while_the_request_runs(bench: Bench) -> None:
+    bench.accept("a", "b")
+    bench.run()
+    bench.start()
+    bench.journal.flush()
+    assert [(e.n, e.attempt, e.time) for e in entries(bench, Started)] == [(2, 1, 1000.0)]
+    [end] = entries(bench, Finished)[0].ends
+    assert end.started == 1000.0
+
+
+def test_requests_that_ended_since_the_last_commit_are_one_entry(bench: Bench) -> None:
+    bench.accept("a", "b", "c")
+    for _ in range(3):
+        bench.run(b"1", durable=False)
+    assert [[end.n for end in entry.ends] for entry in entries(bench, Finished)] == [[1, 2, 3]]
+
+
+def test_an_answer_is_one_result_and_the_end(bench: Bench) -> None:
+    bench.accept("a")
+    bench.out.take_all()
+    bench.session.answer(bench.start(), b"7")
+    assert only(bench) == wire.Result("a", 1, 0, Raw(b"7"), seq=1)
+    bench.journal.flush()
+    assert only(bench) == wire.Done("a", 2, 1, 1)
+    assert bench.session.unacked_bytes == 1 + EVENT_BYTES
+    assert bench.folded().snapshot() == bench.session.state.snapshot()
+
+
+def test_an_answer_over_the_limit_leaves_the_request_running() -> None:
+    bench = Bench(max_result_bytes=1000)
+    bench.connect()
+    bench.accept("a")
+    request = bench.start()
+    with pytest.raises(ResultTooLarge):
+        bench.session.answer(request, b"x" * 1000)
+    assert request.outcome is None
+    assert bench.session.unacked_bytes == 0
+
+
+def test_a_checkpoint_says_what_the_entries_before_it_said(bench: Bench) -> None:
+    bench.accept("a", "b")
+    bench.run(b"1", durable=False)
+    request = bench.start()
+    bench.session.result(request, b"1" * PIECE_BYTES)
+    bench.session.checkpoint()
+    bench.session.finish(request, "done")
+    snapshots = entries(bench, Snapshot)
+    assert len(snapshots) == 1
+    log = bench.journal.everything()
+    tail = State()
+    fold(tail, log[log.index(snapshots[0]) :])
+    assert tail.sessions["s"].snapshot() == bench.session.state.snapshot()
+    assert bench.folded().snapshot() == bench.session.state.snapshot()

@@ -1,0 +1,314 @@
+"""One TCP connection: an HTTP request, and then WebSocket messages both ways.
+
+    bytes -> websockets' Sans-I/O protocol -> request -> host
+                                           -> messages -> receiver
+    send(message) -> Sans-I/O protocol -> transport
+
+While a connection is idle it has no task, no timer and no buffer of its own; the library's
+asyncio layer has a task, a lock and queues for each. Everything here runs in the event loop.
+"""
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from typing import Final, Protocol, cast
+
+import structlog
+from websockets.frames import CloseCode as WebSocketCode
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from protocol.codes import CloseCode
+from server.auth import Identity
+
+WRITE_BYTES_MAX: Final = 64 * 1024
+"""So much may wait in the transport before `paused_since` is set."""
+CLOSE_SECONDS: Final = 8.0
+"""A peer that lets the closing handshake wait for longer is cut off."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ConnectionLost(Exception):
+    """The connection ended before what was waited for."""
+
+
+class Host(Protocol):
+    """Who answers requests (listener.py)."""
+
+    def requested(self, connection: "Connection", request: Request) -> None:
+        """Take the one HTTP request of `connection`."""
+        ...
+
+    def lost(self, connection: "Connection") -> None:
+        """Take note that `connection` is gone."""
+        ...
+
+
+class Receiver(Protocol):
+    """Who takes the messages of an open connection (gateway.py)."""
+
+    def take(self, message: str | bytes) -> None:
+        """Take a message: text, or bytes when it was binary."""
+        ...
+
+    def resumed(self) -> None:
+        """Take note that there is room for writing again."""
+        ...
+
+    def lost(self) -> None:
+        """Take note that the connection is gone."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """See above. `request` is there until somebody listens; `identity` is what its
+    `Authorization: Bearer` brought.
+
+    `paused_since` is the loop's time since when the peer lets data wait, or None. `seen_at` is
+    the loop's time at which it was last heard of.
+    """
+
+    __slots__ = (
+        "_answering",
+        "_cut_off",
+        "_fragments",
+        "_host",
+        "_inbox",
+        "_loop",
+        "_protocol",
+        "_receiver",
+        "_transport",
+        "_waiter",
+        "identity",
+        "lost",
+        "paused_since",
+        "pinged",
+        "request",
+        "seen_at",
+    )
+
+    def __init__(
+        self, host: Host, protocol: ServerProtocol, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.identity: Identity | None = None
+        self.request: Request | None = None
+        self.paused_since: float | None = None
+        self.seen_at = loop.time()
+        self.pinged = False
+        self.lost = False
+        self._answering = False
+        self._host = host
+        self._protocol = protocol
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._receiver: Receiver | None = None
+        # What came while nobody received; the transport is paused meanwhile.
+        self._inbox: deque[str | bytes] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        # Of a message in several frames: whether it is text, and its parts.
+        self._fragments: tuple[bool, list[bytes]] | None = None
+        self._cut_off: asyncio.TimerHandle | None = None
+
+    @property
+    def address(self) -> str:
+        """The peer's IP address, empty when it is not known."""
+        peer = self._transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    @property
+    def open(self) -> bool:
+        """Tell whether messages can be sent."""
+        return self._protocol.state is State.OPEN
+
+    # From the network
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(WRITE_BYTES_MAX)
+
+    def data_received(self, data: bytes) -> None:
+        self.seen_at = self._loop.time()
+        self.pinged = False
+        if self._answering:
+            return  # nothing more is read: the request has no body, and messages come later
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame(event)
+            else:
+                self._answering = True
+                self.request = cast("Request", event)
+                self._host.requested(self, self.request)
+                return
+        self._write()
+
+    def eof_received(self) -> None:
+        self._protocol.receive_eof()
+        self._write()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._protocol.receive_eof()
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(ConnectionLost())
+        if self._receiver is not None:
+            self._receiver.lost()
+        self._host.lost(self)
+
+    def pause_writing(self) -> None:
+        self.paused_since = self._loop.time()
+
+    def resume_writing(self) -> None:
+        self.paused_since = None
+        if self._receiver is not None:
+            self._receiver.resumed()
+
+    def _frame(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if frame.fin:
+                self._message(opcode is Opcode.TEXT, bytes(frame.data))
+            else:
+                self._fragments = (opcode is Opcode.TEXT, [bytes(frame.data)])
+        elif opcode is Opcode.CONT and self._fragments is not None:
+            is_text, parts = self._fragments
+            parts.append(bytes(frame.data))
+            if frame.fin:
+                self._fragments = None
+                self._message(is_text, b"".join(parts))
+
+    def _message(self, is_text: bool, data: bytes) -> None:
+        if not self.open:
+            return  # closing: nobody listens any more
+        message: str | bytes = data
+        if is_text:
+            try:
+                message = data.decode()
+            except UnicodeDecodeError as error:
+                # RFC 6455 section 8.1
+                reason = f"{error.reason} at position {error.start}"
+                self._protocol.fail(WebSocketCode.INVALID_DATA, reason)
+                return
+        if self._receiver is not None and not self._inbox:
+            self._receiver.take(message)
+            return
+        if self._inbox is None:
+            self._inbox = deque()
+            self._transport.pause_reading()
+        self._inbox.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # For its user
+
+    async def message(self) -> str | bytes:
+        """Return the next message. Raises ConnectionLost."""
+        while not self._inbox:
+            if self.lost:
+                raise ConnectionLost
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._inbox.popleft()
+
+    def listen(self, receiver: Receiver | None) -> None:
+        """Hand messages to `receiver` from now on; with None let them wait."""
+        self.request = None
+        self._receiver = receiver
+        if receiver is None:
+            if self._inbox is None:
+                self._inbox = deque()
+                self._transport.pause_reading()
+            return
+        if self.lost:
+            receiver.lost()
+            return
+        while self._inbox:
+            receiver.take(self._inbox.popleft())
+            if self._receiver is not receiver:
+                return
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._inbox is not None:
+            self._inbox = None
+            self._transport.resume_reading()
+
+    def respond(self, response: Response) -> None:
+        """Answer the request; unless the status is 101 that is the end of the connection."""
+        if self.lost:
+            return
+        if response.status_code == 101:
+            self._answering = False
+            self._protocol.send_response(response)
+            self._write()
+        else:
+            self._transport.write(response.serialize())
+            self._half_close()
+
+    def accept(self, request: Request) -> Response:
+        """Return the response to a WebSocket handshake."""
+        return self._protocol.accept(request)
+
+    def reject(self, status: HTTPStatus, text: str) -> Response:
+        """Return a plain response."""
+        return self._protocol.reject(status, text)
+
+    def send(self, message: bytes) -> None:
+        """Send `message` as text; nothing happens when the connection is not open."""
+        if self.open:
+            self._protocol.send_text(message)
+            self._write()
+
+    def ping(self) -> None:
+        """Send a ping; `pinged` is set until something comes."""
+        if self.open:
+            self.pinged = True
+            self._protocol.send_ping(b"")
+            self._write()
+
+    def close(self, code: CloseCode, reason: str = "") -> None:
+        """Begin the closing handshake; a peer that does not play along is cut off."""
+        if self.open:
+            self._protocol.send_close(code, reason)
+            self._write()
+            self._give_up_later()
+            self._read_on()  # for the peer's part of the handshake
+        elif self._protocol.state is State.CONNECTING:
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._transport.abort()
+
+    def _write(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif not self.lost:
+                self._half_close()
+
+    def _half_close(self) -> None:
+        if self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is not None:
+            self._transport.write(_BAD_REQUEST)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._give_up_later()
+
+    def _give_up_later(self) -> None:
+        if self._cut_off is None and not self.lost:
+            self._cut_off = self._loop.call_later(CLOSE_SECONDS, self.abort)
+
+
+_BAD_REQUEST: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b'Content-Length: 37\r\n\r\n{"error": "this is no HTTP request"}\n'
+)

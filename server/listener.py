@@ -1,0 +1,154 @@
+"""The listening socket and its connections, from TCP accept to TCP close.
+
+    connection -> HTTP request -> routes -> a response, or the handshake -> serve(connection)
+
+A connection has a task only until it is being served; from then on it is called.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from protocol.codes import CloseCode
+from protocol.frames import SUBPROTOCOL
+from server.connection import Connection
+
+LISTEN_BACKLOG: Final = 4096
+"""asyncio's own 100 turns a reconnect storm into SYN retries of a second each."""
+PING_SECONDS: Final = 20.0
+"""A peer that was silent for so long is pinged, and cut off when it stays silent as long again."""
+
+_log = structlog.get_logger(__name__)
+
+Routes = Callable[[Connection, Request], Awaitable[Response | None]]
+Serve = Callable[[Connection], Awaitable[None]]
+
+
+class Listener:
+    """All connections of this process.
+
+    `routes` answers requests, or returns None for what may become a WebSocket; `serve` takes over
+    the connections that did. A connection whose request has not come after `open_timeout_seconds`
+    is cut off.
+    """
+
+    def __init__(
+        self, routes: Routes, serve: Serve, *, open_timeout_seconds: float, max_message_bytes: int
+    ) -> None:
+        self.connections: set[Connection] = set()
+        self._routes = routes
+        self._serve = serve
+        self._open_timeout_seconds = open_timeout_seconds
+        self._max_message_bytes = max_message_bytes
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._late: dict[Connection, asyncio.TimerHandle] = {}
+        self._server: asyncio.Server
+        self._accepting = True
+        self._gone = asyncio.Event()
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen."""
+        self._server = await self._loop.create_server(
+            self._connection, host, port, backlog=LISTEN_BACKLOG, reuse_address=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on (useful when the configured one is 0)."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def stop_accepting(self) -> None:
+        """Take no further connections; those whose handshake is under way are refused."""
+        self._accepting = False
+        self._server.close()
+
+    async def close_all(self, code: CloseCode, reason: str) -> None:
+        """Close every connection, and wait until they are gone."""
+        for connection in list(self.connections):
+            connection.close(code, reason)
+        while self.connections:
+            self._gone.clear()
+            await self._gone.wait()
+
+    def sweep(self) -> None:
+        """Ping who was silent, cut off who stays silent; called every second."""
+        now = self._loop.time()
+        for connection in list(self.connections):
+            silent_seconds = now - connection.seen_at
+            if silent_seconds < PING_SECONDS or not connection.open:
+                continue
+            if not connection.pinged:
+                connection.ping()
+            elif silent_seconds > 2 * PING_SECONDS:
+                connection.close(CloseCode.INTERNAL_ERROR, "keepalive: no answer to a ping")
+
+    # For connections
+
+    def requested(self, connection: Connection, request: Request) -> None:
+        """Answer `request` in a task of its own: it may ask for keys or users."""
+        self._late.pop(connection).cancel()
+        self._spawn(self._answer(connection, request))
+
+    def lost(self, connection: Connection) -> None:
+        """Forget `connection`."""
+        self.connections.discard(connection)
+        if (timer := self._late.pop(connection, None)) is not None:
+            timer.cancel()
+        if not self.connections:
+            self._gone.set()
+
+    def _connection(self) -> Connection:
+        protocol = ServerProtocol(
+            select_subprotocol=_select_subprotocol, max_size=self._max_message_bytes
+        )
+        connection = Connection(self, protocol, self._loop)
+        self.connections.add(connection)
+        self._late[connection] = self._loop.call_later(
+            self._open_timeout_seconds, partial(self._too_late, connection)
+        )
+        return connection
+
+    def _too_late(self, connection: Connection) -> None:
+        del self._late[connection]
+        connection.abort()
+
+    async def _answer(self, connection: Connection, request: Request) -> None:
+        try:
+            response = await self._routes(connection, request)
+        except Exception:
+            _log.exception("request_failed", path=request.path)
+            text = "the server failed, its log says why\n"
+            response = connection.reject(HTTPStatus.INTERNAL_SERVER_ERROR, text)
+        if response is None and not self._accepting:
+            text = "the server is shutting down: come back later\n"
+            response = connection.reject(HTTPStatus.SERVICE_UNAVAILABLE, text)
+        if response is None:
+            response = connection.accept(request)
+        connection.respond(response)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            await self._serve(connection)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("connection_failed", exc_info=error)
+
+
+def _select_subprotocol(
+    _protocol: ServerProtocol, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    """Speak `queuesystem.v1` to who offers it, and to who offers nothing (simple tools)."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
