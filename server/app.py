@@ -7,6 +7,7 @@ stop   commit what is left, close connections with 1012, close the journal
 """
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -45,6 +46,7 @@ from server.tokens import issue_token
 from server.users import Accounts
 from server.worker import Runtime
 
+GC_THRESHOLDS: Final = (5_000, 20, 20)
 SWEEP_SECONDS: Final = 1.0
 PROJECT_SECONDS: Final = 1.0
 RECONNECT_SPREAD_SECONDS: Final = 3.0
@@ -57,6 +59,10 @@ _log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> int:
     """Run the server until it is told to stop; return the process's exit code."""
+    # What was imported lives as long as the process, and what a request makes dies young: look at
+    # the one never, and at the other less often than after every 700 objects.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     return uvloop.run(App(settings).run())
 
 

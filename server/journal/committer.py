@@ -21,6 +21,10 @@ RIDERS_MAX: Final = 2000
 RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between the tries of one append; the last one repeats."""
 
+GATHER_TURNS: Final = 2
+"""When several sources had something, the next commit waits for so many turns of the event loop:
+what the last one set going, and what has arrived by now, gets into it."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -73,8 +77,11 @@ class Committer:
 
     async def run(self) -> None:
         """Commit for ever. Raises Sealed when the log was taken over by another owner."""
+        turns = 0
         while True:
             await self._wake.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
             self._wake.clear()
             sources, self._sources = self._sources, {}
             waiters, self._waiters = self._waiters, []
@@ -86,6 +93,7 @@ class Committer:
             if entries:
                 await self._append_all(entries)
             self._tell(sources, waiters)
+            turns = GATHER_TURNS if len(sources) > 1 else 0
 
     @staticmethod
     def _tell(sources: dict[Source, None], waiters: "list[asyncio.Future[None]]") -> None:
