@@ -33,6 +33,7 @@ class Outbox:
     __slots__ = (
         "_frames",
         "_limit_bytes",
+        "_overflow_bytes",
         "_room",
         "_size",
         "_sizes",
@@ -46,6 +47,7 @@ class Outbox:
         self._sizes: list[int] = []
         self._size = 0
         self._limit_bytes = limit_bytes
+        self._overflow_bytes = limit_bytes * OVERFLOW_FACTOR
         self._wake = wake
         self._room: asyncio.Future[None] | None = None
         self.closed = False
@@ -65,20 +67,19 @@ class Outbox:
         """Add `frame`, which takes about `size` bytes; a Raw holds encoded ones. Never blocks."""
         self._frames.append(frame)
         self._sizes.append(size)
-        self._grown(size)
-
-    def _grown(self, size: int) -> None:
         if not self._size:
             self._wake()
         self._size += size
-        if self._size >= self._limit_bytes * OVERFLOW_FACTOR:
+        if self._size >= self._overflow_bytes:
             self.overflowed = True
 
     def put_all(self, frames: Sequence[ServerFrame]) -> None:
         """Add `frames`, each about FRAME_BYTES long; never blocks."""
-        self._frames += frames
-        self._sizes += [FRAME_BYTES] * len(frames)
-        self._grown(FRAME_BYTES * len(frames))
+        if frames:
+            self._frames += frames[:-1]
+            self._sizes += [FRAME_BYTES] * (len(frames) - 1)
+            self.put(frames[-1])
+            self._size += FRAME_BYTES * (len(frames) - 1)
 
     async def room(self) -> None:
         """Wait until the outbox is no longer full, or closed."""

@@ -207,8 +207,9 @@ class Session:
         self._ghosts = 0
         # Ended, but their end is not durable yet.
         self._ending: set[int] = set()
-        # Unacknowledged events; the last one has the number _next_seq - 1.
-        self._events: deque[tuple[RequestState, int]] = deque()
+        # Unacknowledged events: the request, the index of a result or END, the size it is counted
+        # for. The last one has the number _next_seq - 1.
+        self._events: deque[tuple[RequestState, int, int]] = deque()
         self._next_seq = 1
         self._unacked_bytes = 0
         # While lagging, events from number _cursor on wait for room in `out`.
@@ -252,11 +253,11 @@ class Session:
             if request.outcome is None:
                 unfinished.append(request)
             else:
-                for index in range(request.dropped, request.dropped + len(request.results)):
-                    self._events.append((request, index))
-                    data = request.results[index - request.dropped]
-                    self._hold(len(data) + EVENT_BYTES)
-                self._events.append((request, END))
+                for index, data in enumerate(request.results, request.dropped):
+                    size = len(data) + EVENT_BYTES
+                    self._hold(size)
+                    self._events.append((request, index, size))
+                self._events.append((request, END, 0))
         self._unfinished = len(unfinished)
         if unfinished:
             self.work.put(unfinished)
@@ -290,10 +291,12 @@ class Session:
             if r.outcome is not None and r.n not in self._ending and r.time < before
         ]
         if old:
-            for n in old:
-                request = self.state.live[n]
-                self._hold(-_held_bytes(request.results))
-                request.results = []  # events still refer to the request
+            expired = set(old)
+            self._hold(-sum(size for r, _, size in self._events if r.n in expired))
+            # They keep their numbers, but count for nothing.
+            self._events = deque(
+                (r, index, 0 if r.n in expired else size) for r, index, size in self._events
+            )
             self._acknowledge(Acked(self.state.id, old, 0, 0))
 
     def checkpoint(self) -> None:
@@ -374,7 +377,7 @@ class Session:
             return
         first = self._next_seq - len(self._events)
         self._cursor = max(self._cursor, first)
-        for request, index in islice(self._events, self._cursor - first, None):
+        for request, index, _ in islice(self._events, self._cursor - first, None):
             if out.full:
                 return
             if self.state.live.get(request.n) is request:  # otherwise its results expired
@@ -576,22 +579,23 @@ class Session:
                 ErrorCode.BAD_FRAME, f"ack: {seq} is beyond the last event sent, {sent - 1}"
             )
             return
+        popleft = events.popleft
         live = self.state.live
         ended: list[int] = []
         released = 0
         partial: RequestState | None = None
         results = 0
         for _ in range(seq - (self._next_seq - len(events)) + 1):
-            request, index = events.popleft()
+            request, index, size = popleft()
             if index != END:
+                released += size
                 partial = request
                 results = index + 1
             elif request.n in live:
                 ended.append(request.n)
-                released += _held_bytes(request.results)
         self._hold(-released)
         if partial is not None and partial.n in live and partial.n not in ended:
-            self._release(partial, results)
+            self._drop_tail(partial, results)
             self._acknowledge(Acked(self.state.id, ended, partial.n, results))
         elif ended:
             self._acknowledge(Acked(self.state.id, ended, 0, 0))
@@ -600,16 +604,13 @@ class Session:
         self._append(entry)
         self.state.acknowledge(entry)
 
-    def _release(self, request: RequestState, upto: int) -> None:
-        """Take results before index `upto` out of the count, and out of the tail."""
-        held = request.results[: max(0, upto - request.dropped)]
+    def _drop_tail(self, request: RequestState, upto: int) -> None:
+        """Forget results before index `upto` that are not in the log yet."""
         if request is self._running and upto > self._tail_first:
             acked = self._tail[: upto - self._tail_first]
             del self._tail[: len(acked)]
             self._tail_first = upto
             self._tail_bytes -= sum(map(len, acked))
-            held = [*held, *acked]
-        self._hold(-_held_bytes(held))
 
     def _hold(self, size: int) -> None:
         """Count `size` bytes of unacknowledged results more."""
@@ -656,7 +657,7 @@ class Session:
         self._produced = index + 1
         seq = self._next_seq
         self._next_seq = seq + 1
-        self._events.append((request, index))
+        self._events.append((request, index, size))
         out = self.out
         if out is not None and self._listens(out, seq):
             out.put(_result_frame(seq, request, index, data), FRAME_BYTES + len(data))
@@ -683,15 +684,19 @@ class Session:
         self._rules.memory.held_bytes += size
         seq = self._next_seq
         self._next_seq = seq + 1
-        self._events.append((request, 0))
+        self._events.append((request, 0, size))
         out = self.out
         if out is not None and self._listens(out, seq):
-            out.put(
-                wire.Result(request.id, request.attempt, 0, Raw(data), seq), FRAME_BYTES + len(data)
-            )
+            frame = wire.Result(request.id, request.attempt, 0, Raw(data), seq)
+            out.put(frame, FRAME_BYTES + len(data))
         if request.attempt > 1:
             self._note_start()
-        self._end(request, 0, [data], 1, DONE, b"", self._started_at)
+        now = self._rules.clock()
+        started = self._started_at
+        end = End(request.n, request.attempt, 1, DONE, started, now, 0, [data], b"")
+        self._running = None
+        self._noted = True
+        self._end(request, end)
 
     def live_result(self, request: RequestState, data: bytes) -> None:
         """Send one item of a method declared live: it has no number and is not kept."""
@@ -702,30 +707,19 @@ class Session:
 
     def finish(self, request: RequestState, outcome: str, error: bytes = b"") -> None:
         """End a request that runs, or that must not run: outcome DONE, or a code with its text."""
+        first, items, results, started = 0, list[bytes](), 0, 0.0
         if request is self._running:
             if request.attempt > 1:
                 self._note_start()  # it also says that older results are void
             first, items = self._take_tail()
-            self._end(request, first, items, self._produced, outcome, error, self._started_at)
-        else:
-            self._end(request, 0, [], 0, outcome, error, 0.0)
-
-    def _end(
-        self,
-        request: RequestState,
-        first: int,
-        items: list[bytes],
-        results: int,
-        outcome: str,
-        error: bytes,
-        started_at: float,
-    ) -> None:
-        if request is self._running:
+            results, started = self._produced, self._started_at
             self._running = None
             self._noted = True
         now = self._rules.clock()
-        attempt = request.attempt
-        end = End(request.n, attempt, results, outcome, started_at, now, first, items, error)
+        end = End(request.n, request.attempt, results, outcome, started, now, first, items, error)
+        self._end(request, end)
+
+    def _end(self, request: RequestState, end: End) -> None:
         if self._ends is None:
             self._ends = []
             self._entries.append(Finished(self.state.id, self._ends))
@@ -790,7 +784,7 @@ class Session:
             return
         seq = self._next_seq
         self._next_seq = seq + len(ended)
-        self._events.extend([(request, END) for request in ended])
+        self._events.extend([(request, END, 0) for request in ended])
         out = self.out
         if out is not None and self._listens(out, seq):
             out.put_all([_end_frame(seq + k, request) for k, request in enumerate(ended)])
@@ -816,10 +810,6 @@ class Session:
         """Ask for a commit of what was put into the log."""
         self._forced = True
         self._rules.journal.commit(self)
-
-
-def _held_bytes(results: Sequence[bytes]) -> int:
-    return sum(map(len, results)) + EVENT_BYTES * len(results)
 
 
 class _ErrorText(Struct):
