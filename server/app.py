@@ -1,6 +1,6 @@
 """The server process: start, serve, drain, stop.
 
-start  open the journal, recover, listen
+start  open the journal, seal what older processes wrote, listen, recover
 serve  until a signal, or until a part of the server fails
 drain  stop accepting, say goaway, let running requests end
 stop   commit what is left, close connections with 1012, close the journal
@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from server.http import HttpRoutes
 from server.journal.checkpoint import Checkpointer
 from server.journal.committer import Committer
 from server.journal.entries import Stopped
-from server.journal.log import JournalError, Sealed
+from server.journal.log import JournalError, LogInfo
 from server.journal.opening import open_store
 from server.journal.projection import Projector, project
 from server.journal.store import Store, User
@@ -38,7 +38,7 @@ from server.listener import LISTEN_BACKLOG, Listener
 from server.loading import load_handlers
 from server.origins import Origins
 from server.pools import Pools
-from server.recovery import new_owner, recover
+from server.recovery import new_owner, recover, seal_older
 from server.session import Limits, Memory, Rules
 from server.sessions import Sessions
 from server.settings import Settings, SettingsError
@@ -117,8 +117,9 @@ class App:
         runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)
         rules = self._rules(handlers, owner)
         self._sessions = Sessions(rules, runtime, settings.max_sessions)
-        await self._recover(handlers)
+        older = await seal_older(self._store.log, owner)
         await self._listen(verifier, origins)
+        self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -150,28 +151,23 @@ class App:
             server=wire.ServerInfo("queuesystem", version("queuesystem")),
         )
 
-    async def _recover(self, handlers: Handlers) -> None:
+    async def _recover(self, handlers: Handlers, older: Sequence[LogInfo]) -> None:
+        """Take over what older processes left, while new sessions are being served."""
         started = time.perf_counter()
-        recovering = asyncio.ensure_future(recover(self._store.log, self._committer, handlers))
-        failing = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait([recovering, failing], return_when=asyncio.FIRST_COMPLETED)
-        failing.cancel()
-        if not recovering.done():
-            recovering.cancel()
-            raise Sealed(f"the journal failed during recovery: {self._failure}")
-        sessions, owners = recovering.result()
+        states = await recover(self._store.log, self._committer, handlers, older)
         unfinished = 0
-        for state in sessions:
+        for state in states:
             unfinished += self._sessions.recover(state).session.unfinished
-        if owners:
+        self._sessions.recovered.set()
+        if older:
             _log.info(
                 "recovered",
-                sessions=len(sessions),
+                sessions=len(states),
                 unfinished=unfinished,
-                logs=len(owners),
+                logs=len(older),
                 seconds=round(time.perf_counter() - started, 3),
             )
-        self._spawn(self._keep_journal(owners), "journal_keeper")
+        self._spawn(self._keep_journal([info.owner for info in older]), "journal_keeper")
 
     async def _listen(self, verifier: Verifier, origins: Origins) -> None:
         settings = self.settings

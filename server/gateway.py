@@ -85,6 +85,8 @@ class Gateway:
             self._check_admission(connection)
             hello = await self._hello(connection)
             identity = await self._authenticate(connection, hello)
+            if hello.session is not None:
+                await self._sessions.recovered.wait()
             self._link(connection, hello, identity)
         except Refusal as refused:
             _log.info("refused", code=int(refused.code), reason=refused.reason)

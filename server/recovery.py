@@ -1,12 +1,16 @@
 """Recovery: take over what earlier owners left, under a new epoch, losing nothing.
 
-    seal every older log -> fold them, oldest first -> prepare each session
+    seal every older log -> [listen] -> fold them, oldest first -> prepare each session
     -> snapshots and `claimed` entries into the own log -> [committed] sessions go on
+
+New sessions are served from the moment the older logs are sealed; who wants to resume an old one
+waits until it was taken over.
 
 Two processes that recover at once are told apart by age: the newest wins, the others find their
 logs (or the seals they tried to write) taken and stop.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from typing import Final
@@ -27,18 +31,23 @@ async def new_owner(log: Log, time_ns: int) -> str:
     return f"{max(time_ns, newest + 1):016x}-{secrets.token_hex(4)}"
 
 
-async def recover(
-    log: Log, committer: Committer, handlers: Handlers
-) -> tuple[list[SessionState], list[str]]:
-    """Seal and fold all older logs and claim their sessions; durable when it returns.
+async def seal_older(log: Log, owner: str) -> list[LogInfo]:
+    """Seal every other log in `owner`'s name; return them, oldest first.
 
-    Returns the sessions to go on with, and the owners whose logs are not needed any more.
-    Raises Sealed when a newer owner is doing the same.
+    From here on nobody else writes, and the old sessions can be taken over at leisure. Raises
+    Sealed when a newer owner is doing the same.
     """
-    older = [info for info in await log.owners() if info.owner != committer.owner]
+    older = [info for info in await log.owners() if info.owner != owner]
     for info in older:
-        if max(info.owner, await log.seal(info.owner, committer.owner)) > committer.owner:
+        if max(info.owner, await log.seal(info.owner, owner)) > owner:
             raise Sealed("a newer server has taken over this journal")
+    return older
+
+
+async def recover(
+    log: Log, committer: Committer, handlers: Handlers, older: Iterable[LogInfo]
+) -> list[SessionState]:
+    """Fold the sealed logs `older` and claim their sessions; durable when it returns them."""
     states = {info.owner: await _fold(log, info) for info in older}
     claimed = {owner for state in states.values() for owner in state.claimed}
     sessions: dict[str, SessionState] = {}
@@ -48,13 +57,14 @@ async def recover(
                 prepare(session, handlers, orderly=state.stopped)
             sessions.update(state.sessions)
     await _claim(committer, sessions.values(), list(states))
-    return list(sessions.values()), list(states)
+    return list(sessions.values())
 
 
 async def _fold(log: Log, info: LogInfo) -> State:
     state = State()
     async for commit in log.read(info.owner, info.trimmed):
         fold(state, decode_commit(commit.data))
+        await asyncio.sleep(0)  # new sessions are being served meanwhile
     return state
 
 

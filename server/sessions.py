@@ -34,12 +34,16 @@ class Seat:
 
 
 class Sessions:
-    """The sessions by id. `max_sessions` bounds those that clients open."""
+    """The sessions by id. `max_sessions` bounds those that clients open.
+
+    `recovered` is set once those of older processes are here.
+    """
 
     def __init__(self, rules: Rules, runtime: Runtime, max_sessions: int) -> None:
         self._rules = rules
         self._runtime = runtime
         self._max_sessions = max_sessions
+        self.recovered = asyncio.Event()
         self._seats: dict[str, Seat] = {}
 
     def __iter__(self) -> Iterator[Seat]:

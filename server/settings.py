@@ -122,7 +122,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 256 * 2**20
     checkpoint_bytes: Annotated[
         _Bytes, Meta(description="growth of the journal until the next checkpoint")
-    ] = 64 * 2**20
+    ] = 16 * 2**20
     max_sessions: Annotated[_Count, Meta(description="sessions, connected or not")] = 100_000
     max_connections: Annotated[_Count, Meta(description="connections at one time")] = 20_000
 

@@ -25,7 +25,7 @@ from server.journal.log import Sealed
 from server.journal.projection import Projector, project
 from server.journal.state import SessionState, State, fold
 from server.journal.store import Store
-from server.recovery import new_owner, recover
+from server.recovery import new_owner, recover, seal_older
 from tests.contract.backends import Backend
 
 
@@ -70,10 +70,14 @@ async def write(store: Store, owner: str, entries: list[Entry]) -> None:
         await committer.durable()
 
 
+async def take_over(store: Store, committer: Committer) -> list[SessionState]:
+    older = await seal_older(store.log, committer.owner)
+    return await recover(store.log, committer, demo.handlers, older)
+
+
 async def recovered(store: Store, owner: str) -> list[SessionState]:
     async with writing(store, owner) as committer:
-        sessions, _ = await recover(store.log, committer, demo.handlers)
-        return sessions
+        return await take_over(store, committer)
 
 
 async def folded(store: Store, owner: str) -> State:
@@ -112,7 +116,7 @@ async def test_a_claimed_log_is_not_claimed_again(store: Store) -> None:
     """Its sessions went on elsewhere: what it says of them is out of date."""
     await write(store, "1-a", A_LIFE)
     async with writing(store, "2-b") as committer:
-        await recover(store.log, committer, demo.handlers)
+        await take_over(store, committer)
         committer.add(finished(2, attempt=2))
         await committer.durable()
     [session] = await recovered(store, "3-c")
@@ -160,7 +164,7 @@ async def test_of_two_recoveries_at_once_exactly_one_goes_on(
     async def attempt(store: Store, owner: str) -> list[SessionState]:
         committer = Committer(store.log, owner)
         running = asyncio.ensure_future(committer.run())
-        recovering = asyncio.ensure_future(recover(store.log, committer, demo.handlers))
+        recovering = asyncio.ensure_future(take_over(store, committer))
         # As the server does: with a log that was lost there is nothing to wait for any more.
         done, pending = await asyncio.wait(
             [running, recovering], return_when=asyncio.FIRST_COMPLETED
@@ -168,7 +172,10 @@ async def test_of_two_recoveries_at_once_exactly_one_goes_on(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        return (recovering if recovering in done else running).result()
+        if recovering in done:
+            return recovering.result()
+        running.result()
+        raise AssertionError("a committer ends with Sealed only")
 
     outcomes = await asyncio.gather(
         *(attempt(one, owner) for one, owner in zip(stores, ("2-b", "3-c"), strict=True)),
