@@ -29,6 +29,7 @@ class Method:
         "max_attempts",
         "name",
         "params",
+        "quick",
         "replay",
         "scope",
         "timeout",
@@ -58,6 +59,8 @@ class Method:
         self.name = name
         self.function = function
         self.kind: Kind = _kind(function, process)
+        # Whether its first step may come before its start is noted (worker.py).
+        self.quick = self.kind == "coroutine" and not live and replay == "always"
         self.timeout = timeout
         self.live = live
         self.scope = scope

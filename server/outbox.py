@@ -67,19 +67,20 @@ class Outbox:
         """Add `frame`, which takes about `size` bytes; a Raw holds encoded ones. Never blocks."""
         self._frames.append(frame)
         self._sizes.append(size)
+        self._grow(size)
+
+    def put_all(self, frames: Sequence[ServerFrame], sizes: Sequence[int]) -> None:
+        """Add `frames`, which take about `sizes` bytes; never blocks."""
+        self._frames += frames
+        self._sizes += sizes
+        self._grow(sum(sizes))
+
+    def _grow(self, size: int) -> None:
         if not self._size:
             self._wake()
         self._size += size
         if self._size >= self._overflow_bytes:
             self.overflowed = True
-
-    def put_all(self, frames: Sequence[ServerFrame]) -> None:
-        """Add `frames`, each about FRAME_BYTES long; never blocks."""
-        if frames:
-            self._frames += frames[:-1]
-            self._sizes += [FRAME_BYTES] * (len(frames) - 1)
-            self.put(frames[-1])
-            self._size += FRAME_BYTES * (len(frames) - 1)
 
     async def room(self) -> None:
         """Wait until the outbox is no longer full, or closed."""

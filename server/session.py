@@ -106,8 +106,8 @@ class Out(Protocol):
         """Send `frame`, which takes about `size` bytes; a Raw holds frames that are encoded."""
         ...
 
-    def put_all(self, frames: Sequence[wire.ServerFrame]) -> None:
-        """Send `frames`, each about FRAME_BYTES long."""
+    def put_all(self, frames: Sequence[wire.ServerFrame], sizes: Sequence[int]) -> None:
+        """Send `frames`, which take about `sizes` bytes."""
         ...
 
     async def room(self) -> None:
@@ -668,35 +668,44 @@ class Session:
             self._take_tail()
             self._commit()
 
-    def answer(self, request: RequestState, data: bytes) -> None:
-        """End the running request, which has given nothing yet, with one result.
+    def answer(self, answers: Sequence[tuple[RequestState, bytes]]) -> None:
+        """End requests that ran at once, each in its first attempt and with one result.
 
-        Raises ResultTooLarge as `result` does; then it goes on running.
+        No `start` comes before that. What does not fit into `max_result_bytes` ends with
+        `result_too_large`.
         """
-        if self.state.closed:
-            self._produced = 1
-            self.finish(request, DONE)
-            return
-        size = len(data) + EVENT_BYTES
-        if self._unacked_bytes + size > self._rules.limits.max_result_bytes:
-            raise ResultTooLarge
-        self._unacked_bytes += size
-        self._rules.memory.held_bytes += size
-        seq = self._next_seq
-        self._next_seq = seq + 1
-        self._events.append((request, 0, size))
-        out = self.out
-        if out is not None and self._listens(out, seq):
-            frame = wire.Result(request.id, request.attempt, 0, Raw(data), seq)
-            out.put(frame, FRAME_BYTES + len(data))
-        if request.attempt > 1:
-            self._note_start()
+        state = self.state
+        closed = state.closed
         now = self._rules.clock()
-        started = self._started_at
-        end = End(request.n, request.attempt, 1, DONE, started, now, 0, [data], b"")
-        self._running = None
-        self._noted = True
-        self._end(request, end)
+        room = self._rules.limits.max_result_bytes - self._unacked_bytes
+        first_seq = seq = self._next_seq
+        ends: list[End] = []
+        frames: list[wire.Result] = []
+        sizes: list[int] = []
+        if self._wants_started and self.out is not None:
+            for request, _ in answers:
+                self.out.put(wire.Started(request.id, 1))
+        for request, data in answers:
+            size = len(data) + EVENT_BYTES
+            if closed:
+                end = End(request.n, 1, 1, DONE, now, now, 0, [], b"")
+            elif size > room:
+                end = End(request.n, 1, 0, ErrorCode.RESULT_TOO_LARGE, now, now, 0, [], TOO_LARGE)
+            else:
+                end = End(request.n, 1, 1, DONE, now, now, 0, [data], b"")
+                room -= size
+                self._events.append((request, 0, size))
+                frames.append(wire.Result(request.id, 1, 0, Raw(data), seq))
+                sizes.append(size)
+                seq += 1
+            ends.append(end)
+            state.finish(request, end)
+        self._hold(sum(sizes))
+        self._next_seq = seq
+        out = self.out
+        if frames and out is not None and self._listens(out, first_seq):
+            out.put_all(frames, sizes)
+        self._ended_with(ends, [request for request, _ in answers])
 
     def live_result(self, request: RequestState, data: bytes) -> None:
         """Send one item of a method declared live: it has no number and is not kept."""
@@ -717,17 +726,18 @@ class Session:
             self._noted = True
         now = self._rules.clock()
         end = End(request.n, request.attempt, results, outcome, started, now, first, items, error)
-        self._end(request, end)
+        self.state.finish(request, end)
+        self._ended_with([end], [request])
 
-    def _end(self, request: RequestState, end: End) -> None:
+    def _ended_with(self, ends: Sequence[End], requests: Sequence[RequestState]) -> None:
+        """Log how `requests` ended, which the state knows already."""
         if self._ends is None:
             self._ends = []
             self._entries.append(Finished(self.state.id, self._ends))
-        self._ends.append(end)
-        self.state.finish(request, end)
-        self._unfinished -= 1
-        self._ending.add(request.n)
-        self._ended.append(request)
+        self._ends += ends
+        self._ended += requests
+        self._ending.update([request.n for request in requests])
+        self._unfinished -= len(requests)
         if not self._forced:
             self._commit()
 
@@ -787,7 +797,8 @@ class Session:
         self._events.extend([(request, END, 0) for request in ended])
         out = self.out
         if out is not None and self._listens(out, seq):
-            out.put_all([_end_frame(seq + k, request) for k, request in enumerate(ended)])
+            frames = [_end_frame(seq + k, request) for k, request in enumerate(ended)]
+            out.put_all(frames, [FRAME_BYTES] * len(frames))
 
     def _append(self, entry: Entry) -> None:
         """Put `entry` into the log with whatever is committed next."""
@@ -822,6 +833,12 @@ class _ErrorText(Struct):
 
 
 _error_decoder: Final = Decoder(_ErrorText)
+TOO_LARGE: Final = encode_error(
+    ErrorCode.RESULT_TOO_LARGE,
+    "the session's unacknowledged results would exceed max_result_bytes: "
+    "acknowledge results sooner, or yield less",
+    retryable=False,
+)
 _CANCELLED: Final = encode_error(ErrorCode.CANCELLED, "cancelled by the client", retryable=False)
 
 

@@ -3,6 +3,8 @@
     while True: for each request of the next batch: run its handler; tell the session how it ended
 
 A batch is what one commit of the journal made durable: nothing is waited for between its requests.
+Most handlers never wait, or not always: the first step of a coroutine is made at once, and what
+has ended then needs no deadline, no start in the journal and no turn of the loop.
 
 The handler runs inside the worker's own task. To end it early (cancel, timeout, shutdown) the
 task is cancelled; `_stop_code` tells why, and without one the worker itself is to end.
@@ -11,7 +13,7 @@ task is cancelled; `_stop_code` tells why, and without one the worker itself is 
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -26,8 +28,10 @@ from server.journal.state import RequestState
 from server.pools import Pools, WorkerDied
 from server.request import Request, RequestError
 from server.scopes import split_scopes
-from server.session import ResultTooLarge, Session
+from server.session import TOO_LARGE, ResultTooLarge, Session
 
+ANSWERS_BYTES_MAX: Final = 64 * 1024
+"""What quick handlers returned is handed over at this size, if not before."""
 STOP_AGAIN_SECONDS: Final = 1.0
 """A handler that goes on after it was cancelled is cancelled again this often."""
 
@@ -56,6 +60,8 @@ class Worker:
     """Runs the requests of one session. The task starts with the first request."""
 
     __slots__ = (
+        "_answers",
+        "_answers_bytes",
         "_batch",
         "_deadline",
         "_queue",
@@ -74,6 +80,9 @@ class Worker:
         self._runtime = runtime
         self._queue: asyncio.Queue[Sequence[RequestState]] = asyncio.Queue(queue_size)
         self._batch: deque[RequestState] = deque()
+        # What quick handlers returned, not handed over yet.
+        self._answers: list[tuple[RequestState, bytes]] = []
+        self._answers_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self._stop_code: ErrorCode | None = None
         self._deadline = 0.0
@@ -133,17 +142,65 @@ class Worker:
             request = batch.popleft()
             if request.outcome is not None:
                 self.session.skip()
-            else:
-                self.running = request
-                while not await self._execute(request):
-                    pass  # its process died: once more
-                self.running = None
-                # A slow client holds its handlers back; one that is gone does not.
-                while (out := self.session.out) is not None and out.full:
-                    await out.room()
+            elif request.prepared is None or not request.prepared[0].quick:
+                await self._run_one(request, None)
+            elif (begun := self._begin(request)) is not None:
+                await self._run_one(request, begun)
+            elif batch and self._answers_bytes < ANSWERS_BYTES_MAX:
+                continue
+            if self._answers:
+                self._flush()
+            # A slow client holds its handlers back; one that is gone does not.
+            while (out := self.session.out) is not None and out.full:
+                await out.room()
 
-    async def _execute(self, request: RequestState) -> bool:
-        """Run one request to its end, whatever its handler does; False if it is to run again."""
+    # Handlers that end at once
+
+    def _begin(self, request: RequestState) -> "_Begun | None":
+        """Run a quick method up to where it first waits; None when it has ended."""
+        method, arguments = request.prepared
+        handler = method.function(self._call(request, 1), *arguments)
+        try:
+            waited_for = handler.send(None)
+        except StopIteration as returned:
+            try:
+                data = encode(returned.value)
+            except _NOT_JSON as error:
+                self._fail(request, self._not_json(request, error))
+            else:
+                self._answers.append((request, data))
+                self._answers_bytes += len(data)
+        except BaseException as failure:
+            self._fail(request, failure)
+        else:
+            return _Begun(handler, waited_for)
+        return None
+
+    def _fail(self, request: RequestState, failure: BaseException) -> None:
+        """End a request whose handler failed in its first step."""
+        self._flush()
+        self.session.start(request)
+        self.session.finish(request, *self._judge(request, failure))
+
+    def _flush(self) -> None:
+        """Hand over what quick handlers have returned."""
+        if self._answers:
+            self.session.answer(self._answers)
+            self._answers = []
+            self._answers_bytes = 0
+
+    # Any handler
+
+    async def _run_one(self, request: RequestState, begun: "_Begun | None") -> None:
+        """Run one request to its end, whatever its handler does."""
+        self._flush()
+        self.running = request
+        while not await self._execute(request, begun):
+            pass  # its process died: once more
+        self.running = None
+
+    async def _execute(self, request: RequestState, begun: "_Begun | None") -> bool:
+        """Run one attempt; False if there is to be another."""
         session = self.session
         outcome, error = DONE, b""
         try:
@@ -155,24 +212,10 @@ class Worker:
             if request.attempt > 1 or method.replay != "always":
                 # The count must survive a crash of this very attempt.
                 await self._runtime.committer.durable()
-            state = session.state
-            call = Request(
-                state.id,
-                request.n,
-                request.id,
-                request.method,
-                state.subject,
-                split_scopes(request.scope),
-                request.attempt,
-            )
-            if method.kind == "coroutine" and not method.live:
-                data = self._encode(request, await method.function(call, *arguments))
-                if self._stop_code is None:
-                    session.answer(request, data)
-                    self._deadline = 0.0
-                    return True
+            if begun is not None:
+                self._emit(request, method, await begun)
             else:
-                await self._call(request, method, call, arguments)
+                await self._handle(request, method, arguments)
         except WorkerDied:
             _log.warning("process_died", **_context(request, session))
             outcome, error = _NONE
@@ -196,9 +239,22 @@ class Worker:
         except InvalidParams as error:
             raise _Ended(ErrorCode.INVALID_PARAMS, str(error)) from None
 
-    async def _call(
-        self, request: RequestState, method: Method, call: Request, arguments: tuple[Any, ...]
+    def _call(self, request: RequestState, attempt: int) -> Request:
+        state = self.session.state
+        return Request(
+            state.id,
+            request.n,
+            request.id,
+            request.method,
+            state.subject,
+            split_scopes(request.scope),
+            attempt,
+        )
+
+    async def _handle(
+        self, request: RequestState, method: Method, arguments: tuple[Any, ...]
     ) -> None:
+        call = self._call(request, request.attempt)
         match method.kind:
             case "coroutine":
                 self._emit(request, method, await method.function(call, *arguments))
@@ -216,20 +272,18 @@ class Worker:
                 self._emit(request, method, value)
 
     def _emit(self, request: RequestState, method: Method, item: object) -> None:
-        data = self._encode(request, item)
+        try:
+            data = encode(item)
+        except _NOT_JSON as error:
+            raise self._not_json(request, error) from None
         if method.live:
             self.session.live_result(request, data)
         else:
             self.session.result(request, data)
 
-    def _encode(self, request: RequestState, item: object) -> bytes:
-        try:
-            return encode(item)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            _log.warning("result_not_json", error=str(error), **_context(request, self.session))
-            raise _Ended(
-                ErrorCode.HANDLER_ERROR, f"the handler gave what JSON cannot hold: {error}"
-            ) from None
+    def _not_json(self, request: RequestState, error: Exception) -> "_Ended":
+        _log.warning("result_not_json", error=str(error), **_context(request, self.session))
+        return _Ended(ErrorCode.HANDLER_ERROR, f"the handler gave what JSON cannot hold: {error}")
 
     # How a request ends that did not end well
 
@@ -244,7 +298,7 @@ class Worker:
             case _Ended():
                 return failure.code, _text(failure.code, str(failure))
             case ResultTooLarge():
-                return ErrorCode.RESULT_TOO_LARGE, _TOO_LARGE
+                return ErrorCode.RESULT_TOO_LARGE, TOO_LARGE
             case asyncio.CancelledError() if self._stop_code is not None or _being_cancelled():
                 if self._stop_code is None:
                     raise failure
@@ -293,6 +347,34 @@ class Worker:
         self._set_timer()
 
 
+class _Begun:
+    """What is left of a coroutine after its first step, for the task that made it to await.
+
+    `waited_for` is what that step waits for. What follows is delegation as in PEP 380.
+    """
+
+    __slots__ = ("_handler", "_waited_for")
+
+    def __init__(self, handler: Coroutine[Any, Any, Any], waited_for: Any) -> None:
+        self._handler = handler
+        self._waited_for = waited_for
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        handler = self._handler
+        waited_for = self._waited_for
+        while True:
+            try:
+                sent = yield waited_for
+            except BaseException as error:
+                step, argument = handler.throw, error
+            else:
+                step, argument = handler.send, sent
+            try:
+                waited_for = step(argument)
+            except StopIteration as returned:
+                return returned.value
+
+
 class _Ended(Exception):
     """How a request ends that gave no value of its own."""
 
@@ -318,13 +400,9 @@ def _text(code: ErrorCode, message: str) -> bytes:
     return encode_error(code, message, retryable=False)
 
 
+_NOT_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError)
 _NONE: Final = ("", b"")
 _FAILED: Final = _text(ErrorCode.HANDLER_ERROR, "the handler failed")
-_TOO_LARGE: Final = _text(
-    ErrorCode.RESULT_TOO_LARGE,
-    "the session's unacknowledged results would exceed max_result_bytes: "
-    "acknowledge results sooner, or yield less",
-)
 _STOP_TEXT: Final = {
     ErrorCode.CANCELLED: "cancelled by the client",
     ErrorCode.TIMEOUT: "the handler did not end in time",
@@ -345,7 +423,7 @@ def _uncancel() -> None:
 def _handler_text(failure: RequestError) -> bytes:
     try:
         return encode_error(failure.code, failure.message, failure.retryable, failure.details)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except _NOT_JSON as error:
         _log.warning("error_details_not_json", code=failure.code, error=str(error))
         return encode_error(failure.code, failure.message, failure.retryable)
 

@@ -99,8 +99,8 @@ class ListOut:
     def put(self, frame: wire.ServerFrame | Raw, size: int = FRAME_BYTES) -> None:
         self.frames.extend(encode_message([frame]).split(b"\n"))
 
-    def put_all(self, frames: Sequence[wire.ServerFrame]) -> None:
-        for frame in frames:
+    def put_all(self, frames: Sequence[wire.ServerFrame], sizes: Sequence[int]) -> None:
+        for frame, _ in zip(frames, sizes, strict=True):
             self.put(frame)
 
     async def room(self) -> None:

@@ -180,17 +180,34 @@ class SessionMachine(RuleBasedStateMachine):
         if request.outcome is not None:
             self.bench.session.skip()
             return
+        self.check_start(request)
+        assert all(
+            r.outcome is not None for r in self.bench.session.state.live.values() if r.n < request.n
+        ), "G3: an earlier one has not ended"
+        self.bench.session.start(request)
+        self.running = request
+        self.given = []
+
+    def check_start(self, request: RequestState) -> None:
         seen = self.requests[request.id]
         assert seen.ended is None, "G2: a request whose end was seen runs again"
         assert request.id in self.durable_accepts, "it runs before it is durable"
         assert request.n > self.started_n, "G3: out of order"
-        assert all(
-            r.outcome is not None for r in self.bench.session.state.live.values() if r.n < request.n
-        ), "G3: an earlier one has not ended"
         self.started_n = request.n
-        self.bench.session.start(request)
-        self.running = request
-        self.given = []
+
+    @precondition(lambda self: self.running is None and self.bench.work.queue)
+    @rule()
+    def answer(self) -> None:
+        """Run requests that end in their first step, as many as there are in a first attempt."""
+        answers: list[tuple[RequestState, bytes]] = []
+        queue = self.bench.work.queue
+        while queue and queue[0].outcome is None and queue[0].attempt == 0:
+            request = queue.popleft()
+            self.check_start(request)
+            self.counter += 1
+            answers.append((request, b"%d" % self.counter))
+        if answers:
+            self.bench.session.answer(answers)
 
     @precondition(lambda self: self.running is not None and self.start_is_durable())
     @rule()

@@ -18,7 +18,7 @@ def make(limit_bytes: int) -> Outbox:
 def test_frames_are_joined_into_one_message_in_order() -> None:
     outbox = make(1000)
     outbox.put(Accepted("a", 1))
-    outbox.put_all([Done("b", 1, 1, 0), Done("c", 2, 1, 0)])
+    outbox.put_all([Done("b", 1, 1, 0), Done("c", 2, 1, 0)], [5, 5])
     message = outbox.take()
     assert decode_server_message(message) == [
         Accepted("a", 1),
@@ -80,7 +80,7 @@ def test_the_writer_is_woken_once_for_all_that_comes_before_it_takes() -> None:
     woken: list[int] = []
     outbox = Outbox(1000, lambda: woken.append(1))
     outbox.put(FRAME)
-    outbox.put_all([FRAME, FRAME])
+    outbox.put_all([FRAME, FRAME], [5, 5])
     assert len(woken) == 1
     outbox.take()
     outbox.put(FRAME)

@@ -9,7 +9,7 @@ from protocol import frames as wire
 from protocol.codec import decode_client_message
 from protocol.codes import ErrorCode
 from server.journal.entries import Accepted, Entry, Finished, Snapshot, Started
-from server.journal.state import State, fold
+from server.journal.state import RequestState, State, fold
 from server.session import EVENT_BYTES, PIECE_BYTES, Refused, ResultTooLarge
 from tests.rules_bench import Bench
 
@@ -549,26 +549,75 @@ def test_requests_that_ended_since_the_last_commit_are_one_entry(bench: Bench) -
     assert [[end.n for end in entry.ends] for entry in entries(bench, Finished)] == [[1, 2, 3]]
 
 
-def test_an_answer_is_one_result_and_the_end(bench: Bench) -> None:
-    bench.accept("a")
+def taken(bench: Bench) -> list[RequestState]:
+    """Take everything out of the worker's queue."""
+    requests = list(bench.work.queue)
+    bench.work.queue.clear()
+    return requests
+
+
+def test_answers_are_a_result_each_and_then_the_ends(bench: Bench) -> None:
+    bench.accept("a", "b")
     bench.out.take_all()
-    bench.session.answer(bench.start(), b"7")
-    assert only(bench) == wire.Result("a", 1, 0, Raw(b"7"), seq=1)
+    first, second = taken(bench)
+    bench.session.answer([(first, b"7"), (second, b"8")])
+    assert bench.out.take_all() == [
+        wire.Result("a", 1, 0, Raw(b"7"), seq=1),
+        wire.Result("b", 1, 0, Raw(b"8"), seq=2),
+    ]
     bench.journal.flush()
-    assert only(bench) == wire.Done("a", 2, 1, 1)
-    assert bench.session.unacked_bytes == 1 + EVENT_BYTES
+    assert bench.out.take_all() == [wire.Done("a", 3, 1, 1), wire.Done("b", 4, 1, 1)]
+    assert bench.session.unacked_bytes == 2 * (1 + EVENT_BYTES)
     assert bench.folded().snapshot() == bench.session.state.snapshot()
 
 
-def test_an_answer_over_the_limit_leaves_the_request_running() -> None:
+def test_an_answer_over_the_limit_ends_its_request_with_an_error() -> None:
     bench = Bench(max_result_bytes=1000)
     bench.connect()
+    bench.accept("a", "b", "c")
+    bench.out.take_all()
+    a, b, c = taken(bench)
+    bench.session.answer([(a, b"1" * 500), (b, b"2" * 500), (c, b"3")])
+    bench.journal.flush()
+    results = [f.id for f in bench.out.take_all() if isinstance(f, wire.Result)]
+    assert results == ["a", "c"]
+    assert [r.outcome for r in (a, b, c)] == ["done", "result_too_large", "done"]
+    assert bench.folded().snapshot() == bench.session.state.snapshot()
+
+
+def test_answers_that_find_no_room_wait_with_the_other_events(bench: Bench) -> None:
+    bench.accept("a", "b")
+    first, second = taken(bench)
+    bench.resume("e1", 0, room=1)
+    bench.session.answer([(first, b"1")])
+    bench.session.answer([(second, b"2")])
+    bench.journal.flush()
+    seqs: list[int | None] = []
+    while bench.out.frames:
+        seqs += [f.seq for f in bench.out.take_all()]  # type: ignore[union-attr]
+        bench.session.refill()
+    assert seqs == [1, 2, 3, 4]
+
+
+def test_answers_in_a_closed_session_are_not_kept(bench: Bench) -> None:
     bench.accept("a")
-    request = bench.start()
-    with pytest.raises(ResultTooLarge):
-        bench.session.answer(request, b"x" * 1000)
-    assert request.outcome is None
-    assert bench.session.unacked_bytes == 0
+    [request] = taken(bench)
+    bench.session.close(cancel=False)
+    bench.session.answer([(request, b"1")])
+    assert bench.session.state.is_over()
+    assert bench.memory.held_bytes == 0
+    state = State()
+    fold(state, bench.journal.everything())
+    assert not state.sessions
+
+
+def test_an_answer_is_told_as_started_to_who_asked_for_it() -> None:
+    bench = Bench()
+    bench.connect(started=True)
+    bench.accept("a")
+    bench.out.take_all()
+    bench.session.answer([(taken(bench)[0], b"1")])
+    assert [type(frame).__name__ for frame in bench.out.take_all()] == ["Started", "Result"]
 
 
 def test_a_checkpoint_says_what_the_entries_before_it_said(bench: Bench) -> None:
