@@ -308,7 +308,8 @@ class Connection(asyncio.Protocol):
             self._cut_off = self._loop.call_later(CLOSE_SECONDS, self.abort)
 
 
+_PROBLEM: Final = b'{"error": "not an HTTP/1.1 request, or one with a body: send none"}\n'
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    b'Content-Length: 37\r\n\r\n{"error": "this is no HTTP request"}\n'
+    b"Content-Length: %d\r\n\r\n%b" % (len(_PROBLEM), _PROBLEM)
 )
