@@ -5,6 +5,7 @@ from typing import Final
 
 from .commit import Commit
 from .context import Context, Sizes
+from .features import Features
 from .load import Point
 from .memory import Memory
 from .mongodb import Mongodb
@@ -24,6 +25,7 @@ SCENARIOS: Final[dict[str, Callable[[Context], Scenario]]] = {
     "restart": Restart,
     "commit": Commit,
     "mongodb": Mongodb,
+    "features": Features,
 }
 SHORT: Final = ("throughput", "memory", "storm")
 """What the short form runs, as it says most in little time."""

@@ -1,11 +1,12 @@
 """scripts/benchmark.py: it runs from start to end, and a server that breaks a promise is caught."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ from protocol.codec import decode_client_message, encode
 from scripts.bench.commit import Commit
 from scripts.bench.context import SPARE_FILES, Context, Sizes
 from scripts.bench.dialects import Dialect, Echo, Queue, Violation
+from scripts.bench.features import FEATURES, Features, variant_server
 from scripts.bench.histories import Sleeper
 from scripts.bench.load import Point, measure
 from scripts.bench.memory import Memory
@@ -28,11 +30,16 @@ from scripts.bench.mongo import EXECUTABLE
 from scripts.bench.mongodb import Mongodb
 from scripts.bench.requests import EchoRequests, StreamRequests
 from scripts.bench.restart import Restart, resume_all
-from scripts.bench.scenario import Outcome, Scenario
+from scripts.bench.scenario import NotMeasured, Outcome, Scenario
 from scripts.bench.storm import Storm
 from scripts.bench.streaming import Streaming
-from scripts.bench.throughput import Throughput
+from scripts.bench.throughput import TARGET_POINT, Throughput
+from scripts.bench.variant_server import DONE, JOURNAL, PARTS, REQUEST_LOG, RESULTS
 from scripts.bench.websocket import ConnectionFailed
+from server.journal.entries import Entry, Finished, decode_commit
+from server.journal.opening import open_store
+from server.journal.store import HistoryRow
+from tests.raw import RawClient, raw
 
 ROOT = Path(__file__).parents[2]
 FAULT_AT = 5
@@ -249,9 +256,13 @@ CONNECTIONS_MAX = 30
 """Fewer than TINY asks for in places, which must be said."""
 
 
-def outcome_of(scenario: Callable[[Context], Scenario], directory: Path) -> Outcome:
+def outcome_of(
+    scenario: Callable[[Context], Scenario],
+    directory: Path,
+    connections_max: int = CONNECTIONS_MAX,
+) -> Outcome:
     """Run one repetition of a tiny scenario; nothing but logs may be left of it."""
-    context = Context(directory, None, TINY, files_max=SPARE_FILES + CONNECTIONS_MAX)
+    context = Context(directory, None, TINY, files_max=SPARE_FILES + connections_max)
     running = scenario(context)
     running.repeat()
     outcome = running.outcome()
@@ -350,6 +361,81 @@ def test_mongodb(tmp_path: Path) -> None:
     outcome = outcome_of(Mongodb, tmp_path)
     assert len(measured(outcome)) == 1
     assert outcome.data["mongodb"]["rate"] > 0
+
+
+def test_features(tmp_path: Path) -> None:
+    """A server that does without everything still gives the replies that had to come."""
+    outcome = outcome_of(
+        lambda context: Features(context, FEATURES[-1:]), tmp_path, TARGET_POINT.connections
+    )
+    assert measured(outcome) == ["requests/s at 50x16 without all of these"]
+    assert missed(outcome) == [("requests/s at 50x16 without metrics", "the server has none yet")]
+    everything = outcome.data["features"]["everything"]
+    assert everything["off"] == list(PARTS)
+    assert everything["whole"]["rate"] > 0
+    assert everything["without"]["rate"] > 0
+
+
+def test_features_need_their_connections(tmp_path: Path) -> None:
+    with pytest.raises(NotMeasured, match="too few open files"):
+        outcome_of(Features, tmp_path)
+
+
+@pytest.mark.parametrize("off", [[], *([part] for part in PARTS)], ids="-".join)
+async def test_a_variant_does_without_its_part_and_no_other(tmp_path: Path, off: list[str]) -> None:
+    """What is switched off is missing from journal, request log or wire; the rest is there."""
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    context = Context(tmp_path, None, TINY, files_max=SPARE_FILES)
+    with variant_server(context, off, url) as server:
+        async with raw(f"{server.url}/ws") as client:
+            first = await first_message(client, *context.tokens(1))
+            if REQUEST_LOG in off:
+                # Longer than the request log needs to catch up.
+                await client.request("second", "sleep", params={"seconds": 1.2})
+                await client.next("done", "second")
+            else:
+                await history_has_something(url)
+    entries, history = await kept(url)
+    assert ("done" in first) == (DONE in off)
+    assert (not entries) == (JOURNAL in off)
+    assert (not history) == (REQUEST_LOG in off)
+    if JOURNAL not in off:
+        items = [end.items for one in entries if isinstance(one, Finished) for end in one.ends]
+        assert (items[0] == []) == (RESULTS in off)
+
+
+async def first_message(client: RawClient, token: str) -> str:
+    """Send a request; return the first message about it, all of which has come afterwards."""
+    await client.hello(token=token)
+    await client.request("first", params={"text": "x"})
+    message = await client.socket.recv()
+    assert isinstance(message, str)
+    if "done" not in message:
+        await client.next("done")
+    return message
+
+
+async def history_has_something(url: str) -> None:
+    """Wait for the request log of a running server."""
+    store = await open_store(url, log=False)
+    try:
+        while not await store.history.find():
+            await asyncio.sleep(0.02)
+    finally:
+        await store.close()
+
+
+async def kept(url: str) -> tuple[list[Entry], Sequence[HistoryRow]]:
+    """Return what a server has left in its journal and in its request log."""
+    store = await open_store(url)
+    try:
+        entries: list[Entry] = []
+        for info in await store.log.owners():
+            async for commit in store.log.read(info.owner, 0):
+                entries += decode_commit(commit.data)
+        return entries, await store.history.find()
+    finally:
+        await store.close()
 
 
 @pytest.mark.timeout(120)
