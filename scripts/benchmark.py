@@ -1,6 +1,6 @@
 """The scoreboard: queueSystem against what a bare server or the bare disk does, in one run.
 
-    .venv/bin/python scripts/benchmark.py                      everything, about 8 minutes
+    .venv/bin/python scripts/benchmark.py                      everything, about 10 minutes
     .venv/bin/python scripts/benchmark.py --short              the main ratios in 20 seconds
     .venv/bin/python scripts/benchmark.py round_trip memory    these scenarios only
     .venv/bin/python scripts/benchmark.py throughput --points 50x16 --repeat 5 --json result.json

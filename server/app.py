@@ -77,6 +77,7 @@ class App:
         self._draining = False
         self._store: Store
         self._committer: Committer
+        self._projector: Projector
         self._sessions: Sessions
         self._gateway: Gateway
         self._pools: Pools
@@ -115,6 +116,7 @@ class App:
         self._spawn(self._committer.run(), "committer")
         self._pools = Pools()
         runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)
+        self._projector = Projector(self._store, owner, lambda: self._committer.told_seq)
         rules = self._rules(handlers, owner)
         self._sessions = Sessions(rules, runtime, settings.max_sessions)
         older = await seal_older(self._store.log, owner)
@@ -141,6 +143,7 @@ class App:
             memory=Memory(settings.result_memory_bytes),
             journal=self._committer,
             check=handlers.check,
+            note=self._projector.note,
             clock=time.time,
             advertised=wire.Limits(
                 window=settings.window,
@@ -239,7 +242,7 @@ class App:
         """Bring the history up to date, forget logs taken over, checkpoint, expire history."""
         store = self._store
         committer = self._committer
-        projector = Projector(store, committer.owner)
+        projector = self._projector
         checkpointer = Checkpointer(store, committer, projector, self.settings.checkpoint_bytes)
         projected = 0
         while True:

@@ -146,7 +146,8 @@ class Rules(Struct, frozen=True):
     """What all sessions of a process share.
 
     `check(method, params, scope)` raises Refused for what must not run; what it returns is handed
-    to the worker. `advertised` and `server` go into every `welcome`.
+    to the worker. `note(session, ended)` is told after each commit of the session, for the request
+    log. `advertised` and `server` go into every `welcome`.
     """
 
     epoch: str
@@ -154,6 +155,7 @@ class Rules(Struct, frozen=True):
     memory: Memory
     journal: Journal
     check: Callable[[str, Raw, str], object]
+    note: "Callable[[Session, Sequence[RequestState]], None]"
     clock: Callable[[], float]
     advertised: wire.Limits
     server: wire.ServerInfo
@@ -307,6 +309,15 @@ class Session:
     def unfinished(self) -> int:
         """How many requests were taken and have not ended."""
         return self._unfinished
+
+    def unended(self) -> list[RequestState]:
+        """Return the requests whose acceptance is durable and whose end is not."""
+        return [
+            request
+            for request in self.state.live.values()
+            if request.n <= self._committed_n
+            and (request.outcome is None or request.n in self._ending)
+        ]
 
     @property
     def unacked_bytes(self) -> int:
@@ -626,7 +637,7 @@ class Session:
         """
         self.state.start(request, request.attempt + 1)
         self._running = request
-        self._started_at = self._rules.clock()
+        self._started_at = request.started = self._rules.clock()
         self._noted = False
         self._tail_first = 0
         self._produced = 0
@@ -784,6 +795,7 @@ class Session:
             if self.out is not None:
                 for frames in replies:
                     self.out.put(frames, len(bytes(frames)))
+        self._rules.note(self, ended)
         if ended:
             self._announce(ended)
 

@@ -160,6 +160,7 @@ class Bench:
             memory=self.memory,
             journal=self.journal,
             check=self.check,
+            note=lambda _session, _ended: None,
             clock=lambda: self.now,
             advertised=wire.Limits(self.window, 1, 1, 1.0),
             server=wire.ServerInfo("test", "0"),

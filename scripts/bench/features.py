@@ -8,8 +8,6 @@ such options. Replies are checked as everywhere. Always on fresh SQLite files: a
 command line names is nothing to break guarantees on.
 """
 
-import os
-import sys
 from collections import defaultdict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from typing import Final, NamedTuple
 from .context import Context, Run
 from .scenario import NotMeasured, Outcome
 from .scoreboard import Figure
-from .servers import DRAIN_SECONDS, SERVER_LOG, Server, _ready, free_port, process
+from .servers import Server, queue_server
 from .stats import Spread
 from .tables import aligned
 from .throughput import TARGET_POINT, limited, run_cells, run_json
@@ -133,19 +131,10 @@ def _rates(runs: Sequence[Run]) -> list[float]:
 @contextmanager
 def variant_server(context: Context, off: Sequence[str], journal: str) -> Generator[Server]:
     """Run our server on the journal at that URL, without the parts `off`."""
-    port = free_port()
-    settings = {
-        "port": port,
-        "admin_port": free_port(),
-        "journal": journal,
-        "jwt_secret": context.secret,
-        "log_format": "json",
-        "drain_timeout": DRAIN_SECONDS,
-    }
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUESYSTEM_")}
-    environment |= {f"QUEUESYSTEM_{name.upper()}": str(value) for name, value in settings.items()}
     # -P: the modules beside the script are not to be taken for libraries of the same names.
-    command = [sys.executable, "-P", str(VARIANT_SERVER), *off]
-    log = context.directory / SERVER_LOG
-    with process(command, environment, log, context.server_core) as started:
-        yield _ready(started, f"127.0.0.1:{port}")
+    command = ["-P", str(VARIANT_SERVER), *off]
+    settings = {"journal": journal}
+    with queue_server(
+        context.directory, context.server_core, context.secret, settings, command=command
+    ) as server:
+        yield server

@@ -131,11 +131,12 @@ def queue_server(
     secret: str,
     settings: Mapping[str, object],
     *,
+    command: Sequence[str] = ("-m", "server", "serve"),
     wait: bool = True,
 ) -> Generator[Server]:
     """Run queueSystem with these settings (by name) on top of its defaults.
 
-    Without `wait` the process was only just begun.
+    `command` is what Python is to run. Without `wait` the process was only just begun.
     """
     port = free_port()
     ours = {
@@ -147,8 +148,8 @@ def queue_server(
     } | dict(settings)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUESYSTEM_")}
     environment |= {f"QUEUESYSTEM_{name.upper()}": str(value) for name, value in ours.items()}
-    command = [sys.executable, "-m", "server", "serve"]
-    with process(command, environment, directory / SERVER_LOG, core) as server:
+    log = directory / SERVER_LOG
+    with process([sys.executable, *command], environment, log, core) as server:
         address = f"127.0.0.1:{port}"
         yield _ready(server, address) if wait else Server(server, f"ws://{address}")
 

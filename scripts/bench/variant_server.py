@@ -13,7 +13,7 @@ something else. So it needs no options that nobody else may use, and what is lef
 """
 
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Any, Final
 
 from server import app, sessions
@@ -21,6 +21,7 @@ from server.cli import main
 from server.journal.entries import Entry, Finished
 from server.journal.log import Commit, LogInfo
 from server.journal.opening import open_store
+from server.journal.state import RequestState
 from server.journal.store import Store
 from server.session import Session
 
@@ -44,7 +45,7 @@ class MemoryLog:
     async def append(self, owner: str, seq: int, data: bytes) -> None:
         self._commits[seq] = data
 
-    async def read(self, owner: str, after: int) -> AsyncIterator[Commit]:
+    async def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
         while (data := self._commits.get(after + 1)) is not None:
             after += 1
             yield Commit(after, data)
@@ -81,8 +82,11 @@ async def open_without_log(url: str, **options: Any) -> StoreWithoutLog:
 class NoProjection:
     """In the place of a Projector."""
 
-    def __init__(self, store: Store, owner: str) -> None:
+    def __init__(self, store: Store, owner: str, told_seq: Callable[[], int]) -> None:
         pass
+
+    def note(self, session: Session, ended: Sequence[RequestState]) -> None:
+        """Take no note."""
 
     async def run(self) -> int:
         """Say that the history has everything, so that the log can be trimmed."""
@@ -125,6 +129,7 @@ class EndsNotAwaited(Session):
             self._rules.journal.ride(self)
         ended, self._ended = self._ended, []
         if ended:
+            self._rules.note(self, ended)
             self._announce(ended)
 
 

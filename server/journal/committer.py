@@ -29,7 +29,8 @@ _log = structlog.get_logger(__name__)
 
 
 class Committer:
-    """The one writer of `owner`'s log. `seq` is the last commit made, `next_seq` the one to come.
+    """The one writer of `owner`'s log. `seq` is the last commit made, `next_seq` the one to come;
+    of everything up to `told_seq` the sources know that it is durable.
 
     The entries of a source stay in their order, those of different sources have none. Nothing
     here blocks but `durable`.
@@ -38,6 +39,7 @@ class Committer:
     def __init__(self, log: Log, owner: str) -> None:
         self.owner = owner
         self.seq = 0
+        self.told_seq = 0
         self.available = True
         self.bytes_written = 0
         self.commits = 0
@@ -92,6 +94,7 @@ class Committer:
             self._entries = []
             if entries:
                 await self._append_all(entries)
+            self.told_seq = self.seq
             self._tell(sources, waiters)
             turns = GATHER_TURNS if len(sources) > 1 else 0
 

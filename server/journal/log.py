@@ -15,7 +15,7 @@ Errors form one small tree:
     +-- Locked        another process holds this store
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Protocol
 
 from msgspec import Struct
@@ -69,7 +69,7 @@ class Log(Protocol):
         """
         ...
 
-    def read(self, owner: str, after: int) -> AsyncIterator[Commit]:
+    def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
         """Yield the commits with a seq greater than `after`, in order; never the seal."""
         ...
 

@@ -14,7 +14,7 @@ are in nobody's way and are used by its repetition.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -118,7 +118,7 @@ class MongodbLog:
 
     # Read
 
-    async def read(self, owner: str, after: int) -> AsyncIterator[Commit]:
+    async def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
         cursor = self._log.find(_within(owner, after)).sort("_id").batch_size(READ_DOCUMENTS)
         try:
             with mongodb_errors():

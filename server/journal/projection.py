@@ -6,11 +6,16 @@
 What has not finished is kept in memory from chunk to chunk, so that a row is complete when its
 request finishes and nothing is ever merged in the database. The memory is a cache of what the
 history says at the watermark: sessions that are not in it are looked up there.
+
+The log of the living process need not be read: its sessions say themselves what has ended
+(`Projector.note`). Reading is for the logs of others, and for what was missed.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import aclosing
+from typing import Final, Protocol
 
 from server.journal.buckets import Row, pack_finished, pack_unfinished, unpack_rows
 from server.journal.entries import Accepted, Opened, Started
@@ -22,6 +27,7 @@ from server.journal.outline import (
     decode_outline,
     decode_requests,
 )
+from server.journal.state import RequestState, SessionState
 from server.journal.store import Bucket, Store, Unfinished
 
 CHUNK_REQUESTS: Final = 20_000
@@ -29,6 +35,8 @@ CHUNK_REQUESTS: Final = 20_000
 are written in a few milliseconds, and an append may have to wait for them."""
 PAUSE_REQUESTS: Final = 1000
 """So many requests are followed at a time; then the event loop has its turn."""
+NOTED_ROWS_MAX: Final = 200_000
+"""So many rows may wait to be written; beyond that they are read from the log later."""
 KNOWN_SESSIONS_MAX: Final = 20_000
 """Of more sessions, those that have nothing unfinished are looked up when they are met again."""
 
@@ -110,16 +118,35 @@ class _Session:
             )
 
 
+class Live(Protocol):
+    """A session of this process (session.py)."""
+
+    @property
+    def state(self) -> SessionState:
+        """What the log says of it."""
+        ...
+
+    def unended(self) -> list[RequestState]:
+        """Return the requests whose acceptance is durable and whose end is not."""
+        ...
+
+
 class Projector:
     """Brings the history up to date with `owner`'s log, again and again.
 
-    Nobody else may project that log at the same time.
+    Nobody else may project that log at the same time. `told_seq` is for the log of this process:
+    it returns the commit up to which `note` was called.
     """
 
-    def __init__(self, store: Store, owner: str) -> None:
+    def __init__(self, store: Store, owner: str, told_seq: Callable[[], int] | None = None) -> None:
         self._log = store.log
         self._history = store.history
         self._owner = owner
+        self._told_seq = told_seq
+        # What was noted of the commits after _noted_from; None while something is missing.
+        self._noted_from: int | None = None if told_seq is None else told_seq()
+        self._noted: dict[str, tuple[Live, list[Row]]] = {}
+        self._noted_rows = 0
         self._reached: int | None = None
         self._sessions: dict[str, _Session] = {}
         self._touched: dict[str, _Session] = {}
@@ -130,26 +157,81 @@ class Projector:
         try:
             if self._reached is None:
                 self._reached = await self._history.resume(self._owner)
-            return await self._run(self._reached)
+            if self._told_seq is None:
+                return await self._run(self._reached, None)
+            if self._noted_from is None:
+                self._noted_from = self._told_seq()
+            if self._reached < self._noted_from:
+                await self._run(self._reached, self._noted_from)
+            return await self._write_noted(self._told_seq)
         except BaseException:
             # What of the chunk came through is not known: begin again from what the history says.
+            self._forget_noted()
             self._reached = None
             self._sessions.clear()
             self._touched.clear()
             self._requests = 0
             raise
 
-    async def _run(self, last: int) -> int:
+    # What the sessions say
+
+    def note(self, session: Live, ended: Sequence[RequestState]) -> None:
+        """Take note that a commit of `session` is durable, and of what `ended` with it."""
+        if self._noted_from is None:
+            return
+        name = session.state.id
+        noted = self._noted.get(name)
+        if noted is None:
+            noted = self._noted[name] = (session, [])
+        if ended:
+            noted[1].extend([_row(request) for request in ended])
+            self._noted_rows += len(ended)
+            if self._noted_rows > NOTED_ROWS_MAX:
+                self._forget_noted()  # the log has it all
+
+    def _forget_noted(self) -> None:
+        self._noted_from = None
+        self._noted = {}
+        self._noted_rows = 0
+
+    async def _write_noted(self, told_seq: Callable[[], int]) -> int:
+        if self._noted_from is None:
+            return self._reached or 0  # too much came meanwhile: the log is read next time
+        # All of this belongs to one moment, that of the commit `upto`.
+        upto = self._noted_from = told_seq()
+        noted, self._noted = self._noted, {}
+        self._noted_rows = 0
+        unfinished = {
+            name: {request.n: _open(request) for request in live.unended()}
+            for name, (live, _) in noted.items()
+        }
+        await self._meet(noted.keys() - self._sessions.keys())
+        for name, (live, rows) in noted.items():
+            session = self._touched[name] = self._sessions[name]
+            session.subject = live.state.subject
+            session.finished = rows
+            session.unfinished = unfinished[name]
+        if upto != self._reached:
+            await self._write(upto)
+        return upto
+
+    # What the log says
+
+    async def _run(self, last: int, until: int | None) -> int:
+        """Project the commits after `last`, up to `until` or the end; return the last of them."""
         pause_at = PAUSE_REQUESTS
-        async for commit in self._log.read(self._owner, last):
-            await self._follow(decode_outline(commit.data))
-            last = commit.seq
-            if self._requests >= CHUNK_REQUESTS:
-                await self._write(last)
-                pause_at = PAUSE_REQUESTS
-            elif self._requests >= pause_at:
-                await asyncio.sleep(0)
-                pause_at = self._requests + PAUSE_REQUESTS
+        async with aclosing(self._log.read(self._owner, last)) as commits:
+            async for commit in commits:
+                if until is not None and commit.seq > until:
+                    break
+                await self._follow(decode_outline(commit.data))
+                last = commit.seq
+                if self._requests >= CHUNK_REQUESTS:
+                    await self._write(last)
+                    pause_at = PAUSE_REQUESTS
+                elif self._requests >= pause_at:
+                    await asyncio.sleep(0)
+                    pause_at = self._requests + PAUSE_REQUESTS
         if last != self._reached:
             await self._write(last)
         return last
@@ -163,8 +245,10 @@ class Projector:
             await self._meet({entry.session for entry in entries} - self._sessions.keys())
             followed = self._follow_known(entries)
 
-    async def _meet(self, sessions: set[str]) -> None:
+    async def _meet(self, sessions: AbstractSet[str]) -> None:
         """Get to know `sessions`."""
+        if not sessions:
+            return
         for piece in await self._history.unfinished(list(sessions)):
             self._sessions[piece.session] = _Session(piece.subject, piece.packed)
         for name in sessions:
@@ -215,6 +299,26 @@ class Projector:
         self._requests = 0
         if len(self._sessions) > KNOWN_SESSIONS_MAX:
             self._sessions = {k: v for k, v in self._sessions.items() if v.unfinished}
+
+
+def _row(request: RequestState) -> Row:
+    return (
+        request.n,
+        request.id,
+        request.method,
+        request.outcome or "",
+        request.attempt,
+        request.total,
+        request.time,
+        request.started or None,
+        request.ended,
+    )
+
+
+def _open(request: RequestState) -> _Open:
+    # One that a crash interrupted, and that has not run again, waits.
+    attempt, started = (request.attempt, request.started) if request.started else (0, None)
+    return request.id, request.method, request.time, attempt, started
 
 
 async def project(store: Store, owner: str) -> int:

@@ -8,7 +8,7 @@ a job of its own, so that an append never waits for more than one of them.
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Any, Final
 
 from server.journal.log import Commit, LogInfo, Sealed
@@ -99,7 +99,7 @@ class SqliteLog:
         known = self._owners[owner] = _Owner(number, last, trimmed)
         return known
 
-    async def read(self, owner: str, after: int) -> AsyncIterator[Commit]:
+    async def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
         while batch := await self._reader.run(_read, owner, after):
             for commit in batch:
                 yield commit

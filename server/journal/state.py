@@ -45,7 +45,8 @@ class RequestState(Struct, eq=False, gc=False):
     `results` holds the items from index `dropped` on and is never changed in place, so that an
     entry may share it; `outcome` is None until it ended; `params` is emptied then, since only
     `digest` is needed to recognise the request again. `prepared` is not journaled: it is what the
-    check made of the params, for the worker of this process.
+    check made of the params, for the worker of this process. `started` and `ended` are Unix times,
+    0 for what did not happen in this process.
     """
 
     n: int
@@ -64,6 +65,8 @@ class RequestState(Struct, eq=False, gc=False):
     total: int = 0
     outcome: str | None = None
     error: bytes = b""
+    started: float = 0.0
+    ended: float = 0.0
 
     def restart(self) -> None:
         """Forget the partial results of an attempt that did not end."""
@@ -161,6 +164,8 @@ class SessionState:
         request.total = end.results
         request.outcome = end.outcome
         request.error = end.error
+        request.started = end.started
+        request.ended = end.time
         request.params = _NO_PARAMS
         request.prepared = None
         if self.closed:

@@ -1,6 +1,6 @@
 """The projector: what it reads of commits, what it asks the history for, when it writes."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, get_args
 
 import pytest
@@ -71,7 +71,7 @@ class Memory:
         self.chunks: list[int] = []
         self.failing = False
 
-    async def read(self, owner: str, after: int) -> AsyncIterator[Commit]:
+    async def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
         assert owner == "1-a"
         for seq in range(after + 1, len(self.commits) + 1):
             yield Commit(seq, self.commits[seq - 1])

@@ -634,3 +634,20 @@ def test_a_checkpoint_says_what_the_entries_before_it_said(bench: Bench) -> None
     fold(tail, log[log.index(snapshots[0]) :])
     assert tail.sessions["s"].snapshot() == bench.session.state.snapshot()
     assert bench.folded().snapshot() == bench.session.state.snapshot()
+
+
+def test_unended_is_what_is_durably_accepted_and_not_durably_ended(bench: Bench) -> None:
+    """The request log says of these that they wait or run."""
+    session = bench.session
+
+    def unended() -> list[str]:
+        return [request.id for request in session.unended()]
+
+    bench.send("a")
+    assert unended() == []
+    bench.journal.flush()
+    assert unended() == ["a"]
+    bench.run(b"1", durable=False)
+    assert unended() == ["a"]
+    bench.journal.flush()
+    assert unended() == []
