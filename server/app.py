@@ -245,6 +245,7 @@ class App:
         projector = self._projector
         checkpointer = Checkpointer(store, committer, projector, self.settings.checkpoint_bytes)
         projected = 0
+        expire_at = 0.0
         while True:
             try:
                 while old_owners:
@@ -255,10 +256,12 @@ class App:
                     projected = await projector.run()
                 if checkpointer.due():
                     await checkpointer.checkpoint(self._sessions.checkpoint())
-                await store.history.expire(time.time() - self.settings.history_ttl)
+                if (now := time.time()) >= expire_at:
+                    await store.history.expire(now - self.settings.history_ttl)
+                    expire_at = now + PROJECT_SECONDS
             except JournalError as error:
                 _log.warning("journal_keeper_waits", error=str(error))
-            await asyncio.sleep(PROJECT_SECONDS)
+            await projector.wait(PROJECT_SECONDS)
 
     # Drain
 

@@ -12,6 +12,7 @@ This is the real server (server/app.py); only the names under which it finds the
 something else. So it needs no options that nobody else may use, and what is left is unchanged.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Any, Final
@@ -87,6 +88,10 @@ class NoProjection:
 
     def note(self, session: Session, ended: Sequence[RequestState]) -> None:
         """Take no note."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
 
     async def run(self) -> int:
         """Say that the history has everything, so that the log can be trimmed."""

@@ -14,7 +14,7 @@ The log of the living process need not be read: its sessions say themselves what
 import asyncio
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, Protocol
 
 from server.journal.buckets import Row, pack_finished, pack_unfinished, unpack_rows
@@ -35,6 +35,8 @@ CHUNK_REQUESTS: Final = 20_000
 are written in a few milliseconds, and an append may have to wait for them."""
 PAUSE_REQUESTS: Final = 1000
 """So many requests are followed at a time; then the event loop has its turn."""
+NOTED_ROWS_ENOUGH: Final = 10_000
+"""So many rows are worth to be written: in a few milliseconds, while they are in the cache."""
 NOTED_ROWS_MAX: Final = 200_000
 """So many rows may wait to be written; beyond that they are read from the log later."""
 KNOWN_SESSIONS_MAX: Final = 20_000
@@ -147,6 +149,7 @@ class Projector:
         self._noted_from: int | None = None if told_seq is None else told_seq()
         self._noted: dict[str, tuple[Live, list[Row]]] = {}
         self._noted_rows = 0
+        self._enough = asyncio.Event()
         self._reached: int | None = None
         self._sessions: dict[str, _Session] = {}
         self._touched: dict[str, _Session] = {}
@@ -186,21 +189,33 @@ class Projector:
         if ended:
             noted[1].extend([_row(request) for request in ended])
             self._noted_rows += len(ended)
+            if self._noted_rows >= NOTED_ROWS_ENOUGH:
+                self._enough.set()
             if self._noted_rows > NOTED_ROWS_MAX:
                 self._forget_noted()  # the log has it all
 
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is worth to run again: until much was noted, but not for longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._enough.wait()
+
     def _forget_noted(self) -> None:
         self._noted_from = None
-        self._noted = {}
+        self._take_noted()
+
+    def _take_noted(self) -> dict[str, tuple[Live, list[Row]]]:
+        noted, self._noted = self._noted, {}
         self._noted_rows = 0
+        self._enough.clear()
+        return noted
 
     async def _write_noted(self, told_seq: Callable[[], int]) -> int:
         if self._noted_from is None:
             return self._reached or 0  # too much came meanwhile: the log is read next time
         # All of this belongs to one moment, that of the commit `upto`.
         upto = self._noted_from = told_seq()
-        noted, self._noted = self._noted, {}
-        self._noted_rows = 0
+        noted = self._take_noted()
         unfinished = {
             name: {request.n: _open(request) for request in live.unended()}
             for name, (live, _) in noted.items()

@@ -175,3 +175,19 @@ async def test_more_than_may_wait_in_memory_is_read_from_the_log(
             assert len(bench.projector._noted.get("s1", (None, []))[1]) <= 2
             await bench.projector.run()
         assert await rows(store) == await from_the_log(store, backend, tmp_path)
+
+
+async def test_who_waits_goes_on_when_much_was_noted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "NOTED_ROWS_ENOUGH", 2)
+    async with running(store) as bench:
+        session, work = bench.another("s1")
+        waiting = asyncio.create_task(bench.projector.wait(60))
+        await one_request(bench, session, work)
+        assert not waiting.done()
+        await one_request(bench, session, work)
+        await waiting
+        await bench.projector.run()
+        await bench.projector.wait(0)  # or it would return at once for ever
+        assert not bench.projector._enough.is_set()
