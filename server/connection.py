@@ -17,7 +17,7 @@ import structlog
 from websockets.frames import CloseCode as WebSocketCode
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import State
+from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from protocol.codes import CloseCode
@@ -67,6 +67,8 @@ class Connection(asyncio.Protocol):
     """See above. `request` is there until somebody listens; `identity` is what its
     `Authorization: Bearer` brought.
 
+    One whose request has not come after `open_timeout_seconds` is cut off.
+
     `paused_since` is the loop's time since when the peer lets data wait, or None. `seen_at` is
     the loop's time at which it was last heard of.
     """
@@ -78,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_host",
         "_inbox",
         "_loop",
+        "_open_timeout_seconds",
         "_protocol",
         "_receiver",
         "_transport",
@@ -91,7 +94,11 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(
-        self, host: Host, protocol: ServerProtocol, loop: asyncio.AbstractEventLoop
+        self,
+        host: Host,
+        protocol: ServerProtocol,
+        loop: asyncio.AbstractEventLoop,
+        open_timeout_seconds: float,
     ) -> None:
         self.identity: Identity | None = None
         self.request: Request | None = None
@@ -110,6 +117,8 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         # Of a message in several frames: whether it is text, and its parts.
         self._fragments: tuple[bool, list[bytes]] | None = None
+        # While the request, or the peer's part of an ending, is waited for.
+        self._open_timeout_seconds = open_timeout_seconds
         self._cut_off: asyncio.TimerHandle | None = None
 
     @property
@@ -128,6 +137,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(WRITE_BYTES_MAX)
+        self._cut_off_after(self._open_timeout_seconds)
 
     def data_received(self, data: bytes) -> None:
         self.seen_at = self._loop.time()
@@ -141,6 +151,7 @@ class Connection(asyncio.Protocol):
                 self._frame(event)
             else:
                 self._answering = True
+                self._cancel_cut_off()
                 self.request = cast("Request", event)
                 self._host.requested(self, self.request)
                 return
@@ -153,8 +164,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._protocol.receive_eof()
-        if self._cut_off is not None:
-            self._cut_off.cancel()
+        self._cancel_cut_off()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(ConnectionLost())
         if self._receiver is not None:
@@ -280,7 +290,7 @@ class Connection(asyncio.Protocol):
         if self.open:
             self._protocol.send_close(code, reason)
             self._write()
-            self._give_up_later()
+            self._cut_off_after(CLOSE_SECONDS)
             self._read_on()  # for the peer's part of the handshake
         elif self._protocol.state is State.CONNECTING:
             self.abort()
@@ -290,22 +300,29 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _write(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
+        writes = self._protocol.data_to_send()
+        if writes == [SEND_EOF] and self._protocol.state is State.CONNECTING:
+            # The library gives up on a request without a word.
+            self._transport.write(_BAD_REQUEST)
+        for data in writes:
+            if data != SEND_EOF:
                 self._transport.write(data)
             elif not self.lost:
                 self._half_close()
 
     def _half_close(self) -> None:
-        if self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is not None:
-            self._transport.write(_BAD_REQUEST)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._give_up_later()
+        self._cut_off_after(CLOSE_SECONDS)
 
-    def _give_up_later(self) -> None:
+    def _cut_off_after(self, seconds: float) -> None:
         if self._cut_off is None and not self.lost:
-            self._cut_off = self._loop.call_later(CLOSE_SECONDS, self.abort)
+            self._cut_off = self._loop.call_later(seconds, self.abort)
+
+    def _cancel_cut_off(self) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
 
 
 _PROBLEM: Final = b'{"error": "not an HTTP/1.1 request, or one with a body: send none"}\n'

@@ -7,7 +7,6 @@ A connection has a task only until it is being served; from then on it is called
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -49,7 +48,6 @@ class Listener:
         self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._late: dict[Connection, asyncio.TimerHandle] = {}
         self._server: asyncio.Server
         self._accepting = True
         self._gone = asyncio.Event()
@@ -94,14 +92,11 @@ class Listener:
 
     def requested(self, connection: Connection, request: Request) -> None:
         """Answer `request` in a task of its own: it may ask for keys or users."""
-        self._late.pop(connection).cancel()
         self._spawn(self._answer(connection, request))
 
     def lost(self, connection: Connection) -> None:
         """Forget `connection`."""
         self.connections.discard(connection)
-        if (timer := self._late.pop(connection, None)) is not None:
-            timer.cancel()
         if not self.connections:
             self._gone.set()
 
@@ -109,16 +104,9 @@ class Listener:
         protocol = ServerProtocol(
             select_subprotocol=_select_subprotocol, max_size=self._max_message_bytes
         )
-        connection = Connection(self, protocol, self._loop)
+        connection = Connection(self, protocol, self._loop, self._open_timeout_seconds)
         self.connections.add(connection)
-        self._late[connection] = self._loop.call_later(
-            self._open_timeout_seconds, partial(self._too_late, connection)
-        )
         return connection
-
-    def _too_late(self, connection: Connection) -> None:
-        del self._late[connection]
-        connection.abort()
 
     async def _answer(self, connection: Connection, request: Request) -> None:
         try:
@@ -134,7 +122,11 @@ class Listener:
             response = connection.accept(request)
         connection.respond(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            await self._serve(connection)
+            try:
+                await self._serve(connection)
+            except Exception:
+                _log.exception("connection_failed")
+                connection.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

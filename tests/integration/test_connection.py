@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from protocol.codes import CloseCode
 from server.connection import Connection
 from server.listener import PING_SECONDS, Listener
 from tests.server_process import ServerProcess, token
@@ -203,12 +204,31 @@ async def test_every_http_request_gets_a_response(
         client.writer.write(request_text)
         response = await client.reader.read()
         assert response.startswith(b"HTTP/1.1 %d " % status)
+        assert response.count(b"HTTP/1.1 4") == 1
 
 
 async def test_who_sends_no_request_is_cut_off(server: ServerProcess) -> None:
     async with wire(server) as client:
         client.writer.write(b"GET /ws HTTP/1.1\r\n")
         assert await client.reader.read() == b""
+
+
+async def test_a_failure_of_ours_closes_with_1011() -> None:
+    async def open_to_all(*_: Any) -> None:
+        return None
+
+    async def fail(_: Connection) -> None:
+        raise RuntimeError("a bug")
+
+    listener = Listener(open_to_all, fail, open_timeout_seconds=5, max_message_bytes=100)
+    await listener.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    client = Wire(reader, writer)
+    await client.handshake()
+    assert await client.closed() == 1011
+    writer.close()
+    listener.stop_accepting()
+    await listener.close_all(CloseCode.RESTART, "")
 
 
 # Silence
