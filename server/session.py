@@ -161,7 +161,7 @@ class Rules(Struct, frozen=True):
     server: wire.ServerInfo
 
 
-_NOTHING: Final[tuple[list[RequestState], list[Raw], list[RequestState]]] = ([], [], [])
+_NOTHING: Final[tuple[list[RequestState], list[bytes], list[RequestState]]] = ([], [], [])
 
 
 class Session:
@@ -186,7 +186,6 @@ class Session:
         "_replies",
         "_rules",
         "_running",
-        "_started_at",
         "_tail",
         "_tail_bytes",
         "_tail_first",
@@ -222,7 +221,6 @@ class Session:
         # whether its start is in the log.
         self._running: RequestState | None = None
         self._noted = True
-        self._started_at = 0.0
         self._tail: list[bytes] = []
         self._tail_first = 0
         self._tail_bytes = 0
@@ -233,7 +231,7 @@ class Session:
         self._entries: list[Entry] = []
         self._ends: list[End] | None = None
         self._accepted: list[RequestState] = []
-        self._replies: list[Raw] = []
+        self._replies: list[bytes] = []
         self._ended: list[RequestState] = []
         self._forced = False
         # The same three of the commit that is on its way.
@@ -454,8 +452,8 @@ class Session:
         self._ends = None
         self._entries.append(Accepted(state.id, batch[0].n, state.subject, now, message))
         # Encoded here and now, while all this is at hand for the processor, too.
-        frames = encode_message([wire.Accepted(request.id, request.n) for request in batch])
-        self._replies.append(Raw(frames))
+        frames = [wire.Accepted(request.id, request.n) for request in batch]
+        self._replies.append(encode_message(frames))
         if not self._forced:
             self._commit()
 
@@ -637,7 +635,7 @@ class Session:
         """
         self.state.start(request, request.attempt + 1)
         self._running = request
-        self._started_at = request.started = self._rules.clock()
+        request.started = self._rules.clock()
         self._noted = False
         self._tail_first = 0
         self._produced = 0
@@ -732,7 +730,7 @@ class Session:
             if request.attempt > 1:
                 self._note_start()  # it also says that older results are void
             first, items = self._take_tail()
-            results, started = self._produced, self._started_at
+            results, started = self._produced, request.started
             self._running = None
             self._noted = True
         now = self._rules.clock()
@@ -794,7 +792,7 @@ class Session:
             self.work.put(accepted)
             if self.out is not None:
                 for frames in replies:
-                    self.out.put(frames, len(bytes(frames)))
+                    self.out.put(Raw(frames), len(frames))
         self._rules.note(self, ended)
         if ended:
             self._announce(ended)
@@ -810,7 +808,7 @@ class Session:
         out = self.out
         if out is not None and self._listens(out, seq):
             frames = [_end_frame(seq + k, request) for k, request in enumerate(ended)]
-            out.put_all(frames, [FRAME_BYTES] * len(frames))
+            out.put_all(frames, [FRAME_BYTES + len(request.error) for request in ended])
 
     def _append(self, entry: Entry) -> None:
         """Put `entry` into the log with whatever is committed next."""
@@ -827,7 +825,7 @@ class Session:
         self._noted = True
         self._ends = None
         request = self._running
-        self._entries.append(Started(self.state.id, request.n, request.attempt, self._started_at))
+        self._entries.append(Started(self.state.id, request.n, request.attempt, request.started))
 
     def _commit(self) -> None:
         """Ask for a commit of what was put into the log."""

@@ -148,8 +148,7 @@ class Worker:
                 await self._run_one(request, begun)
             elif batch and self._answers_bytes < ANSWERS_BYTES_MAX:
                 continue
-            if self._answers:
-                self._flush()
+            self._flush()
             # A slow client holds its handlers back; one that is gone does not.
             while (out := self.session.out) is not None and out.full:
                 await out.room()

@@ -81,7 +81,7 @@ def pending(session: Session) -> list[Entry]:
     entries = list(session._entries)
     running = session._running
     if running is not None and not session._noted:
-        entries.append(Started(session.state.id, running.n, running.attempt, session._started_at))
+        entries.append(Started(session.state.id, running.n, running.attempt, running.started))
     return entries
 
 

@@ -20,7 +20,6 @@ RIDERS_MAX: Final = 2000
 """So many sources that ask for no commit by themselves do force one together."""
 RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between the tries of one append; the last one repeats."""
-
 GATHER_TURNS: Final = 2
 """When several sources had something, the next commit waits for so many turns of the event loop:
 what the last one set going, and what has arrived by now, gets into it."""

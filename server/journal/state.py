@@ -150,8 +150,7 @@ class SessionState:
     def start(self, request: RequestState, attempt: int) -> None:
         """Apply a Started entry."""
         request.attempt = attempt
-        request.dropped = 0
-        request.results = ()
+        request.restart()
 
     def add_results(self, request: RequestState, entry: Results) -> None:
         """Apply `entry`."""

@@ -10,6 +10,7 @@ from protocol.codec import decode_client_message
 from protocol.codes import ErrorCode
 from server.journal.entries import Accepted, Entry, Finished, Snapshot, Started
 from server.journal.state import RequestState, State, fold
+from server.outbox import Outbox
 from server.session import EVENT_BYTES, PIECE_BYTES, Refused, ResultTooLarge
 from tests.rules_bench import Bench
 
@@ -651,3 +652,14 @@ def test_unended_is_what_is_durably_accepted_and_not_durably_ended(bench: Bench)
     assert unended() == ["a"]
     bench.journal.flush()
     assert unended() == []
+
+
+def test_an_error_counts_for_the_details_in_it(bench: Bench) -> None:
+    outbox = Outbox(1_000_000, lambda: None)
+    bench.session.attach(outbox, wire.Hello(), 2000.0, None)
+    bench.accept("a")
+    outbox.take()
+    error = b'{"code":"broke","message":"m","retryable":false,"details":"%s"}' % (b"x" * 5000)
+    bench.session.finish(bench.start(), "broke", error)
+    bench.journal.flush()
+    assert outbox.size >= len(error)
