@@ -10,8 +10,10 @@ from msgspec import Raw
 from protocol import frames as wire
 from protocol.codec import decode_client_message, encode, encode_message
 from protocol.codes import ErrorCode
+from server.handlers import Handlers
 from server.journal.entries import Entry, Source, Started
 from server.journal.state import RequestState, SessionState, State, fold
+from server.recovery import prepare
 from server.session import FRAME_BYTES, Limits, Memory, Rules, Session
 
 _decoder = msgspec.json.Decoder(wire.ServerFrame)
@@ -210,6 +212,28 @@ class Bench:
         if durable:
             self.journal.flush()
         return request
+
+    def crash(self, landed: int, fresh: str) -> bool:
+        """Lose what is not durable, and begin a new epoch; tell whether the session survived.
+
+        Of the commit on its way `landed` entries count as durable. Without a survivor there is a
+        new session named `fresh`.
+        """
+        self.journal.durable += self.journal.in_flight[:landed]
+        state = State()
+        fold(state, self.journal.durable)
+        survivor = state.sessions.get(self.session.state.id)
+        self.journal = ListJournal()
+        self.memory = Memory(1_000_000)
+        self.work = ListWork()
+        if survivor is None:
+            self.session = Session.open(fresh, "alice", "", self.rules(), self.work)
+            return False
+        prepare(survivor, Handlers(), orderly=False)
+        self.journal.durable.append(survivor.snapshot())
+        self.session = Session(survivor, self.rules(), self.work)
+        self.session.recover()
+        return True
 
     def folded(self) -> SessionState:
         """Return the session as the log says it, pending entries included."""

@@ -2,8 +2,7 @@
 
     dial -> handshake -> `receive` gets what arrived together, ... -> `closed` says why it ended
 
-Frames are made by hand with a masking key of zero (RFC 6455 section 5.3): legal on the wire, and
-masking is free. Speaks ws:// and wss://, without compression.
+Speaks ws:// and wss://, without compression.
 """
 
 import asyncio
@@ -18,6 +17,17 @@ from urllib.parse import urlsplit
 
 from protocol.codes import CloseCode, should_reconnect
 from protocol.frames import SUBPROTOCOL
+from scripts.bench.framing import (
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    LONG_HEAD_BYTES,
+    PING,
+    PONG,
+    TEXT,
+    frame,
+    split,
+)
 
 PORTS: Final = {"ws": 80, "wss": 443}
 """The schemes of URLs, with their ports."""
@@ -30,18 +40,6 @@ ABNORMAL: Final = 1006
 """What stands for a close code when there was none (RFC 6455 section 7.4.1)."""
 RETRYABLE_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 
-_TEXT: Final = 0x1
-_CONTINUATION: Final = 0x0
-_CLOSE: Final = 0x8
-_PING: Final = 0x9
-_PONG: Final = 0xA
-_FIN: Final = 0x80
-_MASKED: Final = 0x80
-_NO_MASK: Final = b"\0\0\0\0"
-_ONE_BYTE_MAX: Final = 125
-_TWO_BYTES_MAX: Final = 0xFFFF
-_TWO_BYTES: Final = 126
-_EIGHT_BYTES: Final = 127
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -146,30 +144,17 @@ class Socket(asyncio.Protocol):
             position = self._handshake(data)
             if position == 0:
                 return
+        frames, position, needed = split(data, position)
+        if (size := needed - LONG_HEAD_BYTES) > MESSAGE_BYTES_MAX:
+            self._fail(Lost(f"a message of {size} bytes is too big", CloseCode.TOO_BIG))
         messages: list[bytes] = []
-        end = len(data)
-        while end - position >= 2:  # the shortest head there is
-            size = data[position + 1]
-            start = position + 2
-            if size == _TWO_BYTES:
-                start += 2
-                size = int.from_bytes(data[position + 2 : start])
-            elif size == _EIGHT_BYTES:
-                start += 8
-                size = int.from_bytes(data[position + 2 : start])
-            stop = start + size
-            if stop > end:
-                if size > MESSAGE_BYTES_MAX:
-                    self._fail(Lost(f"a message of {size} bytes is too big", CloseCode.TOO_BIG))
-                break
-            first = data[position]
-            if first == _FIN | _TEXT:
-                messages.append(data[start:stop])
-            elif first & ~_FIN in {_TEXT, _CONTINUATION}:
-                self._fragment(first, data[start:stop], messages)
+        for first, payload in frames:
+            if first == FIN | TEXT:
+                messages.append(payload)
+            elif first & ~FIN in {TEXT, CONTINUATION}:
+                self._fragment(first, payload, messages)
             else:
-                self._control(first, data[start:stop])
-            position = stop
+                self._control(first, payload)
         self._rest = data[position:]
         if messages:
             self._receive(messages)
@@ -207,17 +192,17 @@ class Socket(asyncio.Protocol):
         self._fragments.append(payload)
         if sum(map(len, self._fragments)) > MESSAGE_BYTES_MAX:
             self._fail(Lost("a message in fragments is too big", CloseCode.TOO_BIG))
-        elif first & _FIN:
+        elif first & FIN:
             messages.append(b"".join(self._fragments))
             self._fragments.clear()
 
     def _control(self, first: int, payload: bytes) -> None:
-        if first == _FIN | _PING:
-            self._write(_frame(_PONG, payload))
-        elif first == _FIN | _CLOSE:
-            self._write(_frame(_CLOSE, payload[:2]))
+        if first == FIN | PING:
+            self._write(frame(PONG, payload))
+        elif first == FIN | CLOSE:
+            self._write(frame(CLOSE, payload[:2]))
             self._fail(_closed(payload))
-        elif first != _FIN | _PONG:
+        elif first != FIN | PONG:
             message = f"a frame that starts with {first:#04x} was not expected"
             self._fail(Lost(message, CloseCode.PROTOCOL_ERROR, fatal=True))
 
@@ -235,7 +220,7 @@ class Socket(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         """Send a text message; nothing happens on a connection that is gone."""
-        self._write(_frame(_TEXT, message))
+        self._write(frame(TEXT, message))
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -245,17 +230,6 @@ class Socket(asyncio.Protocol):
         """End the connection at once."""
         if self._transport is not None:
             self._transport.abort()
-
-
-def _frame(opcode: int, payload: bytes) -> bytes:
-    size = len(payload)
-    if size <= _ONE_BYTE_MAX:
-        head = bytes((_FIN | opcode, _MASKED | size))
-    elif size <= _TWO_BYTES_MAX:
-        head = bytes((_FIN | opcode, _MASKED | _TWO_BYTES)) + size.to_bytes(2)
-    else:
-        head = bytes((_FIN | opcode, _MASKED | _EIGHT_BYTES)) + size.to_bytes(8)
-    return head + _NO_MASK + payload
 
 
 def _closed(payload: bytes) -> Lost:

@@ -39,6 +39,7 @@ from scripts.bench.websocket import ConnectionFailed
 from server.journal.entries import Entry, Finished, decode_commit
 from server.journal.opening import open_store
 from server.journal.store import HistoryRow
+from tests.integration.welcome import WELCOME
 from tests.raw import RawClient, raw
 
 ROOT = Path(__file__).parents[2]
@@ -111,18 +112,6 @@ async def queue(fault: Fault, kind: str) -> AsyncIterator[str]:
 
     async with serve(handle, "127.0.0.1", 0, compression=None) as server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-WELCOME = wire.Welcome(
-    session="s",
-    resumed=False,
-    epoch="e",
-    seq=0,
-    requests=[],
-    expires_at=0,
-    limits=wire.Limits(64, 2**20, 2**20, 60),
-    server=wire.ServerInfo("fake", "0"),
-)
 
 
 def replies(n: int, seq: int, request: wire.Request) -> list[tuple[str, bytes]]:

@@ -26,6 +26,7 @@ from websockets.typing import Subprotocol
 
 from protocol import frames as wire
 from protocol.codec import decode_client_message, encode
+from tests.integration.welcome import WELCOME
 from tests.killable import free_port
 from tests.server_process import SECRET, ServerProcess, token
 
@@ -357,18 +358,6 @@ async def faulty(
     ) as server:
         scheme = "ws" if tls is None else "wss"
         yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
-
-
-WELCOME = wire.Welcome(
-    session="s",
-    resumed=False,
-    epoch="e",
-    seq=0,
-    requests=[],
-    expires_at=0,
-    limits=wire.Limits(64, 2**20, 2**20, 60),
-    server=wire.ServerInfo("fake", "0"),
-)
 
 
 def replies(n: int, name: str) -> list[tuple[str, bytes]]:

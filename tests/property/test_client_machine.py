@@ -17,13 +17,10 @@ from protocol.client_call import Call, Phase
 from protocol.client_errors import RequestFailed
 from protocol.client_rules import Rules
 from protocol.codec import FrameError, decode_client_message
-from server.handlers import Handlers
 from server.journal.entries import Started
-from server.journal.state import RequestState, State, fold
-from server.recovery import prepare
+from server.journal.state import RequestState
 from server.session import Rules as ServerRules
-from server.session import Session
-from tests.rules_bench import Bench, ListJournal, ListOut, ListWork
+from tests.rules_bench import Bench, ListOut
 
 WINDOW = 4
 CANCELLED = b'{"code":"cancelled","message":"m","retryable":false}'
@@ -195,27 +192,13 @@ class ClientMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
         """The commit on its way may have landed, or, when it was several, a part of it."""
-        bench = self.bench
-        in_flight = bench.journal.in_flight
-        bench.journal.durable += in_flight[: data.draw(st.integers(0, len(in_flight)))]
-        state = State()
-        fold(state, bench.journal.durable)
+        landed = data.draw(st.integers(0, len(self.bench.journal.in_flight)))
         self.running = None
         if self.connected:
             self.lose()
-        bench.journal = ListJournal()
-        bench.work = ListWork()
-        survivor = state.sessions.get(bench.session.state.id)
-        if survivor is None:
+        if not self.bench.crash(landed, f"s{self.sessions + 1}"):
             assert not any(call.phase is Phase.ACCEPTED for call in self.calls)
             self.sessions += 1
-            session_id = f"s{self.sessions}"
-            bench.session = Session.open(session_id, "alice", "", bench.rules(), bench.work)
-            return
-        prepare(survivor, Handlers(), orderly=False)
-        bench.journal.durable.append(survivor.snapshot())
-        bench.session = Session(survivor, bench.rules(), bench.work)
-        bench.session.recover()
 
     # All of these together, so that much happens between two troubles
 

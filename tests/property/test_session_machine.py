@@ -12,12 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from protocol import frames as wire
 from protocol.codec import decode_client_message
-from server.handlers import Handlers
 from server.journal.entries import Accepted, End, Entry, Finished, Started
-from server.journal.state import RequestState, State, fold
-from server.recovery import prepare
-from server.session import Memory, Session
-from tests.rules_bench import Bench, ListJournal, ListWork
+from server.journal.state import RequestState
+from tests.rules_bench import Bench
 
 IDS = [f"id{i}" for i in range(12)]
 
@@ -51,7 +48,6 @@ class SessionMachine(RuleBasedStateMachine):
         # The truth
         self.durable_accepts: dict[str, int] = {}
         self.durable_ends: dict[str, list[bytes]] = {}
-        self.checked_entries = 0
         self.connect()
 
     # The network
@@ -268,30 +264,16 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
         """The commit on its way may have landed, or, when it was several, a part of it."""
-        bench = self.bench
-        in_flight = bench.journal.in_flight
-        landed = in_flight[: data.draw(st.integers(0, len(in_flight)))]
-        self.note_durable(landed)
-        bench.journal.durable += landed
-        state = State()
-        fold(state, bench.journal.durable)
+        in_flight = self.bench.journal.in_flight
+        landed = data.draw(st.integers(0, len(in_flight)))
+        self.note_durable(in_flight[:landed])
         self.running = None
         self.started_n = 0
         self.connected = False
-        bench.journal = ListJournal()
-        bench.memory = Memory(1_000_000)
-        bench.work = ListWork()
-        survivor = state.sessions.get("s")
-        if survivor is None:
+        if not self.bench.crash(landed, "s"):
             # Nothing of the session had been made durable: the client begins anew.
             assert not self.durable_accepts, "G1: an accepted request is gone"
             self.known, self.epoch, self.requests = False, None, {}
-            bench.session = Session.open("s", "alice", "", bench.rules(), bench.work)
-            return
-        prepare(survivor, Handlers(), orderly=False)
-        bench.journal.durable.append(survivor.snapshot())
-        bench.session = Session(survivor, bench.rules(), bench.work)
-        bench.session.recover()
 
     # What always holds
 
