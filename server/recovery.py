@@ -15,14 +15,20 @@ import secrets
 from collections.abc import Iterable
 from typing import Final
 
+import structlog
+
 from server.handlers import Handlers
 from server.journal.committer import Committer
 from server.journal.entries import Claimed, decode_commit
-from server.journal.log import Log, LogInfo, Sealed
+from server.journal.log import Log, LogInfo, Sealed, Unavailable
 from server.journal.state import SessionState, State, fold
 
 CLAIM_SLICE: Final = 100
 """Sessions claimed per commit."""
+RETRY_SECONDS: Final = 1.0
+"""Wait before a log that could not be read to its end is read again."""
+
+_log = structlog.get_logger(__name__)
 
 
 async def new_owner(log: Log, time_ns: int) -> str:
@@ -61,11 +67,18 @@ async def recover(
 
 
 async def _fold(log: Log, info: LogInfo) -> State:
-    state = State()
-    async for commit in log.read(info.owner, info.trimmed):
-        fold(state, decode_commit(commit.data))
-        await asyncio.sleep(0)  # new sessions are being served meanwhile
-    return state
+    while True:
+        state = State()
+        try:
+            async for commit in log.read(info.owner, info.trimmed):
+                fold(state, decode_commit(commit.data))
+                await asyncio.sleep(0)  # new sessions are being served meanwhile
+        except Unavailable as error:
+            # Not the end of the server: its new sessions wait for the same store.
+            _log.warning("recovery_waits", owner=info.owner, error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return state
 
 
 def prepare(session: SessionState, handlers: Handlers, *, orderly: bool) -> None:

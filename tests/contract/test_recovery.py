@@ -1,7 +1,7 @@
 """Recovery, checkpoints and the request log on every store, without sockets."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -21,7 +21,7 @@ from server.journal.entries import (
     Stopped,
     decode_commit,
 )
-from server.journal.log import Sealed
+from server.journal.log import Commit, Sealed, Unavailable
 from server.journal.projection import Projector, project
 from server.journal.state import SessionState, State, fold
 from server.journal.store import Store
@@ -95,6 +95,26 @@ async def test_recovery_finds_what_was_done_and_what_was_not(store: Store) -> No
     await write(store, "1-a", A_LIFE)
     [session] = await recovered(store, "2-b")
     assert (session.id, session.subject, session.last_n) == ("s", "alice", 3)
+    assert summary(session) == [(1, "done", 1, [b'"x"']), (2, None, 1, []), (3, None, 1, [])]
+
+
+async def test_a_store_that_goes_away_while_a_log_is_read_only_delays_recovery(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(store, "1-a", A_LIFE)
+    monkeypatch.setattr("server.recovery.RETRY_SECONDS", 0.01)
+    read = store.log.read
+    outages = iter([True, True, False])
+
+    async def interrupted_read(owner: str, after: int) -> AsyncGenerator[Commit, None]:
+        outage = next(outages)
+        async for commit in read(owner, after):
+            yield commit
+            if outage:
+                raise Unavailable("the store is gone")
+
+    monkeypatch.setattr(store.log, "read", interrupted_read)
+    [session] = await recovered(store, "2-b")
     assert summary(session) == [(1, "done", 1, [b'"x"']), (2, None, 1, []), (3, None, 1, [])]
 
 
