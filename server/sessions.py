@@ -79,6 +79,7 @@ class Sessions:
         """Forget a closed session whose last request has ended."""
         if seat.session.state.is_over() and seat.worker.running is None:
             self._seats.pop(seat.session.state.id, None)
+            seat.worker.end()  # it would wait for further requests for ever
 
     def sweep(self, now: float, session_ttl_seconds: float, result_ttl_seconds: float) -> None:
         """End sessions nobody resumed, forget old results, and drop what is over."""
