@@ -18,7 +18,8 @@ _held: Final[set[Path]] = set()
 class FileLock:
     """Holds `path` (created when missing, never deleted) until `release`.
 
-    Raises Locked, naming the process that holds it, and JournalError when the file cannot be made.
+    Raises Locked, naming the process that holds it, and JournalError when the file cannot be made
+    or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,20 +27,24 @@ class FileLock:
         if self._path in _held:
             raise Locked(f"{path} is locked by this very process ({os.getpid()})")
         try:
-            self._file = self._path.open("a+", encoding="ascii")
+            # Unbuffered: what a full disk did not take must not be tried again by `close`.
+            self._file = self._path.open("a+b", buffering=0)
         except OSError as error:
             raise JournalError(f"cannot open the lock file {path}: {error.strerror}") from error
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:  # EAGAIN or EACCES, says POSIX
             self._file.seek(0)
-            holder = self._file.read(20).strip()
+            holder = self._file.read(20).decode("ascii", "replace").strip()
             self._file.close()
             who = f"process {holder}" if holder else "another process"
             raise Locked(f"{path} is locked by {who}") from error
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(b"%d\n" % os.getpid())
+        except OSError as error:
+            self._file.close()
+            raise JournalError(f"cannot write the lock file {path}: {error.strerror}") from error
         _held.add(self._path)
 
     def release(self) -> None:
