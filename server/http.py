@@ -10,12 +10,11 @@ what programs send is refused here; the rest is refused after the handshake, wit
 """
 
 import base64
-import binascii
 import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 import structlog
@@ -68,8 +67,8 @@ class HttpRoutes:
 
     async def __call__(self, connection: Connection, request: Request) -> Response | None:
         """Return a response, or None to go on with the WebSocket handshake."""
-        url = urlsplit(request.path)
         try:
+            url = _split(request.path)
             match url.path:
                 case "/ws":
                     _check_method(request, "GET")
@@ -146,6 +145,13 @@ _NOTHING_HERE: Final = (
 )
 
 
+def _split(path: str) -> SplitResult:
+    try:
+        return urlsplit(path)
+    except ValueError as error:  # such as a bracket without its partner
+        raise _HttpError(HTTPStatus.BAD_REQUEST, f"the path cannot be read: {error}") from None
+
+
 def _check_method(request: Request, allowed: str) -> None:
     if request.method != allowed:
         raise _HttpError(
@@ -177,7 +183,7 @@ def _basic(value: str | None) -> tuple[str, str]:
         raise _unauthorized("Basic", "send name and password as Authorization: Basic")
     try:
         text = base64.b64decode(encoded.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not even ASCII, or not UTF-8
         text = ""
     name, colon, password = text.partition(":")
     if not colon:

@@ -1,0 +1,47 @@
+"""Bytes that no good client sends: they are answered or dropped, cost little, and nothing fails."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.conftest import SMALL
+from tests.server_process import ServerProcess
+
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with small limits, in whose log nothing has failed when all is over."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"), **SMALL)
+    server.start()
+    yield server
+    server.close()
+    failed = [line for line in server.log.read_text().split("\n") if "Traceback" in line]
+    assert not failed, failed[0]
+
+
+def answer(server: ServerProcess, data: bytes) -> bytes:
+    """Send `data` on a new connection; return what comes until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(data)
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+        return received
+
+
+@pytest.mark.parametrize("path", ["//[", "http://[x/ws", "//]@/ws"])
+def test_a_path_that_is_no_url_is_a_bad_request(server: ServerProcess, path: str) -> None:
+    received = answer(server, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"the path cannot be read" in received
+
+
+def test_a_login_that_is_not_even_ascii_is_refused(server: ServerProcess) -> None:
+    login = b"POST /token HTTP/1.1\r\nHost: x\r\nAuthorization: Basic \xc3\xa9\r\n\r\n"
+    assert answer(server, login).startswith(b"HTTP/1.1 401 ")
