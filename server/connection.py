@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_answering",
         "_cut_off",
+        "_early",
         "_fragments",
         "_host",
         "_inbox",
@@ -107,6 +108,8 @@ class Connection(asyncio.Protocol):
         self.pinged = False
         self.lost = False
         self._answering = False
+        # The peer did not wait for the answer to its request (RFC 6455 section 4.1).
+        self._early = False
         self._host = host
         self._protocol = protocol
         self._loop = loop
@@ -143,14 +146,18 @@ class Connection(asyncio.Protocol):
         self.seen_at = self._loop.time()
         self.pinged = False
         if self._answering:
+            self._early = True
             return  # nothing more is read: the request has no body, and messages come later
         protocol = self._protocol
         protocol.receive_data(data)
-        for event in protocol.events_received():
+        events = protocol.events_received()
+        for event in events:
             if isinstance(event, Frame):
                 self._frame(event)
             else:
                 self._answering = True
+                # What was behind the request has been taken for frames already.
+                self._early = bool(protocol.data_to_send()) or len(events) > 1
                 self._cancel_cut_off()
                 self.request = cast("Request", event)
                 self._host.requested(self, self.request)
@@ -266,6 +273,9 @@ class Connection(asyncio.Protocol):
 
     def accept(self, request: Request) -> Response:
         """Return the response to a WebSocket handshake."""
+        if self._early:
+            text = "wait for the answer to the handshake before sending more\n"
+            return self.reject(HTTPStatus.BAD_REQUEST, text)
         return self._protocol.accept(request)
 
     def reject(self, status: HTTPStatus, text: str) -> Response:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from scripts.bench.framing import CLOSE, FIN, PING, TEXT, frame
 from tests.integration.conftest import SMALL
 from tests.server_process import ServerProcess
 
+HELLO = b'{"type":"hello"}'
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -45,3 +47,23 @@ def test_a_path_that_is_no_url_is_a_bad_request(server: ServerProcess, path: str
 def test_a_login_that_is_not_even_ascii_is_refused(server: ServerProcess) -> None:
     login = b"POST /token HTTP/1.1\r\nHost: x\r\nAuthorization: Basic \xc3\xa9\r\n\r\n"
     assert answer(server, login).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(
+    "early",
+    [
+        bytes((FIN | TEXT, len(HELLO))) + HELLO,
+        frame(TEXT, HELLO),
+        frame(PING, b"early"),
+        frame(CLOSE, b"\x03\xe8"),
+        b"\xff" * 20,
+        HANDSHAKE,
+    ],
+    ids=["unmasked", "masked", "ping", "close", "garbage", "twice"],
+)
+def test_who_does_not_wait_for_the_handshake_is_refused(
+    server: ServerProcess, early: bytes
+) -> None:
+    received = answer(server, HANDSHAKE + early)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"wait for the answer" in received
