@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answering",
+        "_closing",
         "_cut_off",
         "_early",
         "_fragments",
@@ -110,6 +111,9 @@ class Connection(asyncio.Protocol):
         self._answering = False
         # The peer did not wait for the answer to its request (RFC 6455 section 4.1).
         self._early = False
+        # Set once this side begins to close: what comes then counts no more. What the peer said
+        # before it closed does, in the same packet too.
+        self._closing = False
         self._host = host
         self._protocol = protocol
         self._loop = loop
@@ -201,8 +205,8 @@ class Connection(asyncio.Protocol):
                 self._message(is_text, b"".join(parts))
 
     def _message(self, is_text: bool, data: bytes) -> None:
-        if not self.open:
-            return  # closing: nobody listens any more
+        if self._closing:
+            return  # nobody listens any more
         message: str | bytes = data
         if is_text:
             try:
@@ -211,6 +215,7 @@ class Connection(asyncio.Protocol):
                 # RFC 6455 section 8.1
                 reason = f"{error.reason} at position {error.start}"
                 self._protocol.fail(WebSocketCode.INVALID_DATA, reason)
+                self._closing = True
                 return
         if self._receiver is not None and not self._inbox:
             self._receiver.take(message)
@@ -298,6 +303,7 @@ class Connection(asyncio.Protocol):
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Begin the closing handshake; a peer that does not play along is cut off."""
         if self.open:
+            self._closing = True
             self._protocol.send_close(code, reason)
             self._write()
             self._cut_off_after(CLOSE_SECONDS)
