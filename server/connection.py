@@ -65,7 +65,8 @@ class Receiver(Protocol):
 
 class Connection(asyncio.Protocol):
     """See above. `request` is there until somebody listens; `identity` is what its
-    `Authorization: Bearer` brought.
+    `Authorization: Bearer` brought. `early` tells that something came behind the request before
+    it was answered.
 
     One whose request has not come after `open_timeout_seconds` is cut off.
 
@@ -77,8 +78,8 @@ class Connection(asyncio.Protocol):
         "_answering",
         "_closing",
         "_cut_off",
-        "_early",
         "_fragments",
+        "_head_end",
         "_host",
         "_inbox",
         "_loop",
@@ -87,6 +88,7 @@ class Connection(asyncio.Protocol):
         "_receiver",
         "_transport",
         "_waiter",
+        "early",
         "identity",
         "lost",
         "paused_since",
@@ -108,9 +110,10 @@ class Connection(asyncio.Protocol):
         self.seen_at = loop.time()
         self.pinged = False
         self.lost = False
+        self.early = False
+        # The last bytes of an incomplete request; None when it is complete.
+        self._head_end: bytes | None = b""
         self._answering = False
-        # The peer did not wait for the answer to its request (RFC 6455 section 4.1).
-        self._early = False
         # Set once this side begins to close: what comes then counts no more. What the peer said
         # before it closed does, in the same packet too.
         self._closing = False
@@ -149,19 +152,18 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.seen_at = self._loop.time()
         self.pinged = False
-        if self._answering:
-            self._early = True
+        if self._head_end is not None:
+            data = self._head(self._head_end, data)
+        elif self._answering:
+            self.early = True
             return  # nothing more is read: the request has no body, and messages come later
         protocol = self._protocol
         protocol.receive_data(data)
-        events = protocol.events_received()
-        for event in events:
+        for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._frame(event)
             else:
                 self._answering = True
-                # What was behind the request has been taken for frames already.
-                self._early = bool(protocol.data_to_send()) or len(events) > 1
                 self._cancel_cut_off()
                 self.request = cast("Request", event)
                 self._host.requested(self, self.request)
@@ -189,6 +191,20 @@ class Connection(asyncio.Protocol):
         self.paused_since = None
         if self._receiver is not None:
             self._receiver.resumed()
+
+    def _head(self, before: bytes, data: bytes) -> bytes:
+        """Return `data` up to the end of the request; `before` is what came of it, or its end."""
+        if not before and not data[:1].isalpha():
+            return _NO_REQUEST  # TLS, for example: it would wait for an answer
+        seen = before + data
+        end = seen.find(_END_OF_HEAD)
+        if end < 0:
+            self._head_end = seen[1 - len(_END_OF_HEAD) :]
+            return data
+        self._head_end = None
+        size = end + len(_END_OF_HEAD) - len(before)
+        self.early = size < len(data)
+        return data[:size]
 
     def _frame(self, frame: Frame) -> None:
         opcode = frame.opcode
@@ -278,9 +294,6 @@ class Connection(asyncio.Protocol):
 
     def accept(self, request: Request) -> Response:
         """Return the response to a WebSocket handshake."""
-        if self._early:
-            text = "wait for the answer to the handshake before sending more\n"
-            return self.reject(HTTPStatus.BAD_REQUEST, text)
         return self._protocol.accept(request)
 
     def reject(self, status: HTTPStatus, text: str) -> Response:
@@ -341,6 +354,9 @@ class Connection(asyncio.Protocol):
             self._cut_off = None
 
 
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_NO_REQUEST: Final = b"\r\n"
+"""What the library refuses at once."""
 _PROBLEM: Final = b'{"error": "not an HTTP/1.1 request, or one with a body: send none"}\n'
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"

@@ -72,9 +72,8 @@ class HttpRoutes:
             match url.path:
                 case "/ws":
                     _check_method(request, "GET")
+                    _check_handshake(request)
                     _refuse_token_in_url(url.query)
-                    for name in ("Origin", "Host"):  # the gateway goes by them
-                        _header(request, name)
                     await self._identify(connection, request)
                     return None
                 case "/livez":
@@ -140,6 +139,8 @@ class HttpRoutes:
         return _json(HTTPStatus.OK, body, {"Cache-Control": "no-store"})  # RFC 6749 section 5.1
 
 
+_VERSION: Final = "13"
+_VERSION_HEADER: Final = "Sec-WebSocket-Version"
 _NOTHING_HERE: Final = (
     "nothing is here: the WebSocket is at /ws, and there are /livez, /readyz and POST /token"
 )
@@ -150,6 +151,21 @@ def _split(path: str) -> SplitResult:
         return urlsplit(path)
     except ValueError as error:  # such as a bracket without its partner
         raise _HttpError(HTTPStatus.BAD_REQUEST, f"the path cannot be read: {error}") from None
+
+
+def _check_handshake(request: Request) -> None:
+    """Check what RFC 6455 section 4.2 asks for and the library does not."""
+    _header(request, "Origin")  # the gateway goes by it
+    if _header(request, "Host") is None:
+        raise _HttpError(HTTPStatus.BAD_REQUEST, "no Host header")
+    version = _header(request, _VERSION_HEADER)
+    if version not in {None, _VERSION}:
+        raise _HttpError(
+            HTTPStatus.UPGRADE_REQUIRED,
+            f"this is WebSocket version {_VERSION}, not {str(version)[:32]!r}",
+            Upgrade="websocket",
+            **{_VERSION_HEADER: _VERSION},
+        )
 
 
 def _check_method(request: Request, allowed: str) -> None:

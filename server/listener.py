@@ -118,6 +118,9 @@ class Listener:
         if response is None and not self._accepting:
             text = "the server is shutting down: come back later\n"
             response = connection.reject(HTTPStatus.SERVICE_UNAVAILABLE, text)
+        if response is None and connection.early:
+            text = "wait for the answer to the handshake before you send more\n"
+            response = connection.reject(HTTPStatus.BAD_REQUEST, text)
         if response is None:
             response = connection.accept(request)
         connection.respond(response)
