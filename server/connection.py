@@ -125,8 +125,9 @@ class Connection(asyncio.Protocol):
         # What came while nobody received; the transport is paused meanwhile.
         self._inbox: deque[str | bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        # Of a message in several frames: whether it is text, and its parts.
-        self._fragments: tuple[bool, list[bytes]] | None = None
+        # Of a message in several frames: whether it is text, and what has come of it. In one
+        # piece: fragments are as small as the peer likes, and empty ones need not end.
+        self._fragments: tuple[bool, bytearray] | None = None
         # While the request, or the peer's part of an ending, is waited for.
         self._open_timeout_seconds = open_timeout_seconds
         self._cut_off: asyncio.TimerHandle | None = None
@@ -212,13 +213,13 @@ class Connection(asyncio.Protocol):
             if frame.fin:
                 self._message(opcode is Opcode.TEXT, bytes(frame.data))
             else:
-                self._fragments = (opcode is Opcode.TEXT, [bytes(frame.data)])
+                self._fragments = (opcode is Opcode.TEXT, bytearray(frame.data))
         elif opcode is Opcode.CONT and self._fragments is not None:
-            is_text, parts = self._fragments
-            parts.append(bytes(frame.data))
+            is_text, message = self._fragments
+            message += frame.data
             if frame.fin:
                 self._fragments = None
-                self._message(is_text, b"".join(parts))
+                self._message(is_text, bytes(message))
 
     def _message(self, is_text: bool, data: bytes) -> None:
         if self._closing:

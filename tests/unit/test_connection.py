@@ -1,0 +1,90 @@
+"""One connection on a transport that is a list: what it holds back, and what it keeps."""
+
+import asyncio
+import tracemalloc
+from typing import Any
+
+import pytest
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from server.connection import Connection
+from tests.network.wire import CONTINUATION, TEXT, frame, request
+
+
+class ListTransport:
+    """Takes what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """Every test says itself when it is full."""
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+class Host:
+    """Accepts every handshake."""
+
+    def requested(self, connection: Connection, request: Request) -> None:
+        connection.respond(connection.accept(request))
+
+    def lost(self, connection: Connection) -> None:
+        """Forget nothing."""
+
+
+class Receiver:
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.messages: list[str | bytes] = []
+
+    def take(self, message: str | bytes) -> None:
+        self.messages.append(message)
+
+    def resumed(self) -> None:
+        """Have nothing to write."""
+
+    def lost(self) -> None:
+        """Have nothing to tidy up."""
+
+
+@pytest.fixture
+async def transport() -> ListTransport:
+    return ListTransport()
+
+
+@pytest.fixture
+async def receiver() -> Receiver:
+    return Receiver()
+
+
+@pytest.fixture
+async def connection(transport: Any, receiver: Receiver) -> Any:
+    connection = Connection(
+        Host(), ServerProtocol(max_size=2**20), asyncio.get_running_loop(), 60.0
+    )
+    connection.connection_made(transport)
+    connection.data_received(request())
+    connection.listen(receiver)
+    transport.written.clear()
+    yield connection
+    connection.connection_lost(None)
+
+
+async def test_empty_fragments_without_end_take_no_memory(
+    connection: Connection, receiver: Receiver
+) -> None:
+    connection.data_received(frame(TEXT, b"a", fin=False))
+    fragments = frame(CONTINUATION, fin=False) * 1000
+    connection.data_received(fragments)
+    tracemalloc.start()
+    for _ in range(20):
+        connection.data_received(fragments)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 20_000  # of 20,000 fragments
+    connection.data_received(frame(CONTINUATION, b"b"))
+    assert receiver.messages == ["ab"]
