@@ -84,6 +84,7 @@ class Connection(asyncio.Protocol):
         "_inbox",
         "_loop",
         "_open_timeout_seconds",
+        "_pong",
         "_protocol",
         "_receiver",
         "_transport",
@@ -128,6 +129,8 @@ class Connection(asyncio.Protocol):
         # Of a message in several frames: whether it is text, and what has come of it. In one
         # piece: fragments are as small as the peer likes, and empty ones need not end.
         self._fragments: tuple[bool, bytearray] | None = None
+        # The answer to the last ping of a peer that lets data wait.
+        self._pong: bytes | None = None
         # While the request, or the peer's part of an ending, is waited for.
         self._open_timeout_seconds = open_timeout_seconds
         self._cut_off: asyncio.TimerHandle | None = None
@@ -190,6 +193,9 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused_since = None
+        if self._pong is not None and self.open:
+            self._transport.write(self._pong)
+        self._pong = None
         if self._receiver is not None:
             self._receiver.resumed()
 
@@ -335,10 +341,15 @@ class Connection(asyncio.Protocol):
             # The library gives up on a request without a word.
             self._transport.write(_BAD_REQUEST)
         for data in writes:
-            if data != SEND_EOF:
+            if data == SEND_EOF:
+                if not self.lost:
+                    self._half_close()
+            elif data[0] == _PONG and self.paused_since is not None:
+                # Pings come for nothing: who reads none of the answers gets the last one, in the
+                # end (RFC 6455 section 5.5.3).
+                self._pong = data
+            else:
                 self._transport.write(data)
-            elif not self.lost:
-                self._half_close()
 
     def _half_close(self) -> None:
         if self._transport.can_write_eof():
@@ -355,6 +366,8 @@ class Connection(asyncio.Protocol):
             self._cut_off = None
 
 
+_PONG: Final = 0x80 | Opcode.PONG
+"""How a pong begins."""
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _NO_REQUEST: Final = b"\r\n"
 """What the library refuses at once."""

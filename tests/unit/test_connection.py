@@ -9,7 +9,10 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from server.connection import Connection
-from tests.network.wire import CONTINUATION, TEXT, frame, request
+from tests.network.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, request
+
+END = b""
+"""The end of the stream, in what is written."""
 
 
 class ListTransport:
@@ -22,7 +25,14 @@ class ListTransport:
         """Every test says itself when it is full."""
 
     def write(self, data: bytes) -> None:
+        assert END not in self.written
         self.written.append(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.written.append(END)
 
 
 class Host:
@@ -88,3 +98,31 @@ async def test_empty_fragments_without_end_take_no_memory(
     assert kept_bytes < 20_000  # of 20,000 fragments
     connection.data_received(frame(CONTINUATION, b"b"))
     assert receiver.messages == ["ab"]
+
+
+async def test_a_peer_that_lets_data_wait_gets_the_last_pong_only(
+    connection: Connection, transport: ListTransport
+) -> None:
+    connection.pause_writing()
+    for number in range(100):
+        connection.data_received(frame(PING, b"%d" % number))
+    assert transport.written == []
+    connection.resume_writing()
+    connection.resume_writing()
+    assert transport.written == [frame(PONG, b"99", mask=None)]
+
+
+async def test_a_peer_that_reads_gets_every_pong(
+    connection: Connection, transport: ListTransport
+) -> None:
+    connection.data_received(frame(PING, b"1") + frame(PING, b"2"))
+    assert transport.written == [frame(PONG, b"1", mask=None), frame(PONG, b"2", mask=None)]
+
+
+async def test_no_pong_comes_behind_the_close_frame(
+    connection: Connection, transport: ListTransport
+) -> None:
+    connection.pause_writing()
+    connection.data_received(frame(PING, b"1") + frame(CLOSE))
+    connection.resume_writing()
+    assert transport.written == [frame(CLOSE, mask=None), END]
