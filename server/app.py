@@ -195,6 +195,7 @@ class App:
             self._gateway.serve,
             open_timeout_seconds=settings.auth_timeout,
             max_message_bytes=settings.max_message_bytes,
+            max_connections=settings.max_connections,
         )
         await self._listener.start(settings.host, settings.port)
 

@@ -3,12 +3,15 @@
     connection -> HTTP request -> routes -> a response, or the handshake -> serve(connection)
 
 A connection has a task only until it is being served; from then on it is called.
+
+More than `max_connections` are still told that they are too many (by `serve`), more than
+SPARE_CONNECTIONS beyond are cut off without a word: before any byte of theirs is read.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from websockets.http11 import Request, Response
@@ -21,6 +24,8 @@ from server.connection import Connection
 
 LISTEN_BACKLOG: Final = 4096
 """asyncio's own 100 turns a reconnect storm into SYN retries of a second each."""
+SPARE_CONNECTIONS: Final = 1000
+"""What has no session and is not to get one: probes, logins, refusals under way, attacks."""
 PING_SECONDS: Final = 20.0
 """A peer that was silent for so long is pinged, and cut off when it stays silent as long again."""
 
@@ -39,13 +44,21 @@ class Listener:
     """
 
     def __init__(
-        self, routes: Routes, serve: Serve, *, open_timeout_seconds: float, max_message_bytes: int
+        self,
+        routes: Routes,
+        serve: Serve,
+        *,
+        open_timeout_seconds: float,
+        max_message_bytes: int,
+        max_connections: int = 20_000,
     ) -> None:
         self.connections: set[Connection] = set()
         self._routes = routes
         self._serve = serve
         self._open_timeout_seconds = open_timeout_seconds
         self._max_message_bytes = max_message_bytes
+        self._max_sockets = max_connections + SPARE_CONNECTIONS
+        self._cut_off = 0
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -78,6 +91,9 @@ class Listener:
 
     def sweep(self) -> None:
         """Ping who was silent, cut off who stays silent; called every second."""
+        if self._cut_off:
+            _log.warning("connections_cut_off", count=self._cut_off, open=len(self.connections))
+            self._cut_off = 0
         now = self._loop.time()
         for connection in list(self.connections):
             silent_seconds = now - connection.seen_at
@@ -100,7 +116,10 @@ class Listener:
         if not self.connections:
             self._gone.set()
 
-    def _connection(self) -> Connection:
+    def _connection(self) -> asyncio.Protocol:
+        if len(self.connections) >= self._max_sockets:
+            self._cut_off += 1
+            return _CutOff()
         protocol = ServerProtocol(
             select_subprotocol=_select_subprotocol, max_size=self._max_message_bytes
         )
@@ -140,6 +159,13 @@ class Listener:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("connection_failed", exc_info=error)
+
+
+class _CutOff(asyncio.Protocol):
+    """A connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
 
 
 def _select_subprotocol(
