@@ -49,6 +49,15 @@ EVENT_BYTES: Final = 128
 """What an unacknowledged event is counted for beside its data, so that tiny results add up."""
 STATUS_BYTES: Final = 256
 """What a line of the manifest is counted for."""
+SHARE_FACTOR: Final = 2
+"""See Memory."""
+PREPARED_BYTES_MAX: Final = 1024
+"""The arguments made of longer params are made again when the request runs, not kept till then."""
+PREPARED_FACTOR: Final = 16
+"""Params count for so many times their length while their arguments are kept beside them: `[[],`
+takes 3 bytes as text and 64 as an argument."""
+PINNED_FACTOR: Final = 2
+"""Params are copied out of a message longer than so many times what they count for."""
 PIECE_BYTES: Final = 256 * 1024
 """A running stream goes into the journal in pieces of about this size."""
 
@@ -124,22 +133,33 @@ class Limits(Struct, frozen=True):
 
 
 class Memory:
-    """What the unacknowledged results of all sessions are counted for; `limit_bytes` bounds it.
+    """What unfinished requests and unacknowledged results of all sessions are counted for.
 
-    At the bound no session takes further requests; those taken run on, each session within its
-    own `max_result_bytes`.
+    A subject may have SHARE_FACTOR times what is free of `limit_bytes`: two thirds when nobody
+    else has anything, less and less as it fills, so that something is left for every newcomer.
+    (Switches share their packet buffers so: Choudhury and Hahne, dynamic queue length thresholds.)
     """
 
-    __slots__ = ("held_bytes", "limit_bytes")
+    __slots__ = ("_held_by", "held_bytes", "limit_bytes")
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
+        self._held_by: dict[str, int] = {}
 
-    @property
-    def full(self) -> bool:
-        """Tell whether further requests must be refused."""
-        return self.held_bytes >= self.limit_bytes
+    def hold(self, subject: str, size: int) -> None:
+        """Count `size` bytes more (or fewer) for `subject`."""
+        held = self._held_by.get(subject, 0) + size
+        if held:
+            self._held_by[subject] = held
+        else:
+            self._held_by.pop(subject, None)
+        self.held_bytes += size
+
+    def room(self, subject: str) -> int:
+        """Return how many bytes more `subject` may have; not above 0 when none."""
+        free = self.limit_bytes - self.held_bytes
+        return (SHARE_FACTOR * free - self._held_by.get(subject, 0)) // (SHARE_FACTOR + 1)
 
 
 class Rules(Struct, frozen=True):
@@ -252,12 +272,15 @@ class Session:
         for request in self.state.live.values():
             if request.outcome is None:
                 unfinished.append(request)
+                request.kept_bytes = len(request.params)
+                self._rules.memory.hold(self.state.subject, request.kept_bytes)
             else:
                 for index, data in enumerate(request.results, request.dropped):
                     size = len(data) + EVENT_BYTES
                     self._hold(size)
                     self._events.append((request, index, size))
-                self._events.append((request, END, 0))
+                self._hold(len(request.error))
+                self._events.append((request, END, len(request.error)))
         self._unfinished = len(unfinished)
         if unfinished:
             self.work.put(unfinished)
@@ -446,6 +469,12 @@ class Session:
         batch = self._accepted[first:]
         if not batch:
             return
+        kept = sum([request.kept_bytes for request in batch])
+        self._rules.memory.hold(self.state.subject, kept)
+        if message is None or len(message) > PINNED_FACTOR * kept:
+            # Params are views of the message, which would stay in memory with them.
+            for request in batch:
+                request.params = request.params.copy()
         if message is None:
             message = "\n".join(_request_text(request) for request in batch)
         state = self.state
@@ -495,7 +524,11 @@ class Session:
             self.refuse(refused.code, str(refused), request_id)
             return False
         request = state.accept(state.last_n + 1, frame, what, now)
-        request.prepared = prepared
+        size = len(frame.params)
+        if size <= PREPARED_BYTES_MAX:
+            request.prepared = prepared
+            size *= PREPARED_FACTOR
+        request.kept_bytes = size
         self._unfinished += 1
         self._accepted.append(request)
         return True
@@ -508,7 +541,7 @@ class Session:
         if (
             len(self.state.live) - unfinished >= limits.max_unacked
             or self._unacked_bytes >= limits.max_result_bytes
-            or rules.memory.full
+            or rules.memory.room(self.state.subject) <= 0
             or not rules.journal.available
         ):
             return 0
@@ -529,10 +562,11 @@ class Session:
                 f"{unacked} ended requests with {self._unacked_bytes} bytes of results "
                 "are unacknowledged: send ack, then send again",
             )
-        if self._rules.memory.full:
+        if self._rules.memory.room(self.state.subject) <= 0:
             return Refused(
                 ErrorCode.OVERLOADED,
-                "the server holds as many unacknowledged results as it may: send again later",
+                "the server holds as many requests and unacknowledged results as it may, and of "
+                "yours a full share: send ack, or send again later",
             )
         return Refused(
             ErrorCode.JOURNAL_UNAVAILABLE,
@@ -601,6 +635,7 @@ class Session:
                 partial = request
                 results = index + 1
             elif request.n in live:
+                released += size
                 ended.append(request.n)
         self._hold(-released)
         if partial is not None and partial.n in live and partial.n not in ended:
@@ -624,7 +659,12 @@ class Session:
     def _hold(self, size: int) -> None:
         """Count `size` bytes of unacknowledged results more."""
         self._unacked_bytes += size
-        self._rules.memory.held_bytes += size
+        self._rules.memory.hold(self.state.subject, size)
+
+    def _result_room(self) -> int:
+        """Return how many bytes of results more may wait to be acknowledged."""
+        own = self._rules.limits.max_result_bytes - self._unacked_bytes
+        return min(own, self._rules.memory.room(self.state.subject))
 
     # What the worker says
 
@@ -651,13 +691,14 @@ class Session:
     def result(self, request: RequestState, data: bytes) -> None:
         """Send one item of the running request and keep it until it is acknowledged.
 
-        Raises ResultTooLarge when the session would hold more than `max_result_bytes`.
+        Raises ResultTooLarge when the session would hold more than `max_result_bytes`, or the
+        subject more than its share of what all sessions may.
         """
         if self.state.closed:
             self._produced += 1
             return
         size = len(data) + EVENT_BYTES
-        if self._unacked_bytes + size > self._rules.limits.max_result_bytes:
+        if size > self._result_room():
             raise ResultTooLarge
         self._hold(size)
         self._tail.append(data)
@@ -686,20 +727,23 @@ class Session:
         state = self.state
         closed = state.closed
         now = self._rules.clock()
-        room = self._rules.limits.max_result_bytes - self._unacked_bytes
+        room = self._result_room()
         first_seq = seq = self._next_seq
         ends: list[End] = []
         frames: list[wire.Result] = []
         sizes: list[int] = []
+        errors = kept = 0
         if self._wants_started and self.out is not None:
             for request, _ in answers:
                 self.out.put(wire.Started(request.id, 1))
         for request, data in answers:
+            kept += request.kept_bytes
             size = len(data) + EVENT_BYTES
             if closed:
                 end = End(request.n, 1, 1, DONE, now, now, 0, [], b"")
             elif size > room:
                 end = End(request.n, 1, 0, ErrorCode.RESULT_TOO_LARGE, now, now, 0, [], TOO_LARGE)
+                errors += len(TOO_LARGE)
             else:
                 end = End(request.n, 1, 1, DONE, now, now, 0, [data], b"")
                 room -= size
@@ -709,7 +753,9 @@ class Session:
                 seq += 1
             ends.append(end)
             state.finish(request, end)
-        self._hold(sum(sizes))
+        size = sum(sizes) + errors
+        self._unacked_bytes += size
+        self._rules.memory.hold(state.subject, size - kept)
         self._next_seq = seq
         out = self.out
         if frames and out is not None and self._listens(out, first_seq):
@@ -724,7 +770,15 @@ class Session:
         self._produced += 1
 
     def finish(self, request: RequestState, outcome: str, error: bytes = b"") -> None:
-        """End a request that runs, or that must not run: outcome DONE, or a code with its text."""
+        """End a request that runs, or that must not run: outcome DONE, or a code with its text.
+
+        An error text that does not fit into `max_result_bytes` becomes `result_too_large`.
+        """
+        if error and not self.state.closed:
+            if len(error) > max(self._result_room(), len(TOO_LARGE)):
+                outcome, error = ErrorCode.RESULT_TOO_LARGE, TOO_LARGE
+            self._hold(len(error))
+        self._rules.memory.hold(self.state.subject, -request.kept_bytes)
         first, items, results, started = 0, list[bytes](), 0, 0.0
         if request is self._running:
             if request.attempt > 1:
@@ -804,7 +858,7 @@ class Session:
             return
         seq = self._next_seq
         self._next_seq = seq + len(ended)
-        self._events.extend([(request, END, 0) for request in ended])
+        self._events.extend([(request, END, len(request.error)) for request in ended])
         out = self.out
         if out is not None and self._listens(out, seq):
             frames = [_end_frame(seq + k, request) for k, request in enumerate(ended)]
@@ -845,8 +899,8 @@ class _ErrorText(Struct):
 _error_decoder: Final = Decoder(_ErrorText)
 TOO_LARGE: Final = encode_error(
     ErrorCode.RESULT_TOO_LARGE,
-    "the session's unacknowledged results would exceed max_result_bytes: "
-    "acknowledge results sooner, or yield less",
+    "the unacknowledged results would exceed max_result_bytes, or your share of the server's "
+    "memory: acknowledge results sooner, or yield less",
     retryable=False,
 )
 _CANCELLED: Final = encode_error(ErrorCode.CANCELLED, "cancelled by the client", retryable=False)

@@ -118,7 +118,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 256 * 2**10
     result_memory_bytes: Annotated[
         _Bytes,
-        Meta(description="unacknowledged results of all sessions together"),
+        Meta(description="requests and unacknowledged results of all sessions in memory"),
     ] = 256 * 2**20
     checkpoint_bytes: Annotated[
         _Bytes, Meta(description="growth of the journal until the next checkpoint")

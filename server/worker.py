@@ -14,7 +14,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Coroutine, Generator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import structlog
@@ -140,6 +140,8 @@ class Worker:
                 batch.extend(await self._queue.get())
                 continue  # draining may have begun
             request = batch.popleft()
+            if request.prepared is None and request.outcome is None and not request.attempt:
+                self._prepare_late(request)
             if request.outcome is not None:
                 self.session.skip()
             elif request.prepared is None or not request.prepared[0].quick:
@@ -228,8 +230,13 @@ class Worker:
         session.finish(request, outcome, error)
         return True
 
+    def _prepare_late(self, request: RequestState) -> None:
+        """Make the arguments that were not kept, if they can be made; if not, it ends with that."""
+        with suppress(_Ended):
+            request.prepared = self._prepare(request)
+
     def _prepare(self, request: RequestState) -> tuple[Method, tuple[Any, ...]]:
-        """Do what was done when the request was accepted, in an earlier process."""
+        """Do once more what was done when the request was accepted."""
         method = self._runtime.handlers.get(request.method)
         if method is None:
             raise _Ended(ErrorCode.UNKNOWN_METHOD, f"no method {request.method!r} any more")

@@ -44,9 +44,10 @@ class RequestState(Struct, eq=False, gc=False):
 
     `results` holds the items from index `dropped` on and is never changed in place, so that an
     entry may share it; `outcome` is None until it ended; `params` is emptied then, since only
-    `digest` is needed to recognise the request again. `prepared` is not journaled: it is what the
-    check made of the params, for the worker of this process. `started` and `ended` are Unix times,
-    0 for what did not happen in this process.
+    `digest` is needed to recognise the request again. Not journaled: `prepared`, what the check
+    made of the params, for the worker of this process; and `kept_bytes`, what the params are
+    counted for in its memory. `started` and `ended` are Unix times, 0 for what did not happen in
+    this process.
     """
 
     n: int
@@ -67,6 +68,7 @@ class RequestState(Struct, eq=False, gc=False):
     error: bytes = b""
     started: float = 0.0
     ended: float = 0.0
+    kept_bytes: int = 0
 
     def restart(self) -> None:
         """Forget the partial results of an attempt that did not end."""

@@ -285,8 +285,11 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def memory_is_accounted_for(self) -> None:
         if hasattr(self, "bench"):
-            assert self.bench.session.unacked_bytes >= 0
-            assert self.bench.memory.held_bytes == self.bench.session.unacked_bytes
+            session = self.bench.session
+            assert session.unacked_bytes >= 0
+            live = session.state.live.values()
+            kept = sum(request.kept_bytes for request in live if request.outcome is None)
+            assert self.bench.memory.held_bytes == session.unacked_bytes + kept
 
     def teardown(self) -> None:
         """However it went: in the end everything accepted ends, and the client has all of it."""
