@@ -10,7 +10,12 @@ from protocol.frames import ClientFrame, ServerFrame
 
 _Frame = TypeVar("_Frame")
 
+BAD_FRAMES_MAX: Final = 64
+"""With more the rest of a message is not read: a bad frame costs more than it costs to send."""
+
 _ID_LENGTH_MAX: Final = 1024
+_PROBLEM_LENGTH_MAX: Final = 512
+"""What is wrong with a frame may quote from it: not without end."""
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.json.Encoder()
@@ -27,6 +32,10 @@ class FrameError(ValueError):
     def __init__(self, message: str, request_id: str | None = None) -> None:
         super().__init__(message)
         self.id = request_id
+
+
+class TooManyBadFrames(FrameError):
+    """Stands for the rest of a message in which BAD_FRAMES_MAX frames were bad."""
 
 
 class _Id(msgspec.Struct):
@@ -47,11 +56,26 @@ def encode_message(frames: Sequence[ServerFrame | Raw]) -> bytes:
 
 
 def decode_client_message(message: str | bytes) -> Sequence[ClientFrame | FrameError]:
-    """Decode what a client sent, in order; a bad frame does not hide the good ones beside it."""
+    """Decode what a client sent, in order; a bad frame does not hide the good ones beside it.
+
+    There is at least one frame. The last one is TooManyBadFrames when not all was read.
+    """
     try:
         return _client_decoder.decode_lines(message) or [_empty_message()]
     except _UNDECODABLE:
-        return [_decode_line(_client_decoder, line) for line in _lines(message)]
+        return _decode_until_too_bad(message)
+
+
+def _decode_until_too_bad(message: str | bytes) -> Sequence[ClientFrame | FrameError]:
+    frames: list[ClientFrame | FrameError] = []
+    bad = 0
+    for line in _lines(message):
+        if bad == BAD_FRAMES_MAX:
+            frames.append(TooManyBadFrames("too many bad frames: the rest was not read"))
+            break
+        frames.append(frame := _decode_line(_client_decoder, line))
+        bad += isinstance(frame, FrameError)
+    return frames
 
 
 def decode_server_message(message: str | bytes) -> Sequence[ServerFrame | FrameError]:
@@ -75,7 +99,15 @@ def _decode_line(decoder: "msgspec.json.Decoder[_Frame]", line: bytes) -> "_Fram
     try:
         return decoder.decode(line)
     except _UNDECODABLE as error:
-        return FrameError(str(error), _request_id(line))
+        return FrameError(shorten(str(error)), _request_id(line))
+
+
+def shorten(problem: str) -> str:
+    """Return `problem`, which may quote what was sent, in a length that can be sent back."""
+    if len(problem) <= _PROBLEM_LENGTH_MAX:
+        return problem
+    half = _PROBLEM_LENGTH_MAX // 2
+    return f"{problem[:half]} ... {problem[-half:]}"
 
 
 def _request_id(line: bytes) -> str | None:

@@ -25,6 +25,8 @@ from server.auth import Identity
 
 WRITE_BYTES_MAX: Final = 64 * 1024
 """So much may wait in the transport before `paused_since` is set."""
+HELLO_BYTES_MAX: Final = 64 * 1024
+"""Until somebody listens a message may be no longer: who sends it is not known yet."""
 CLOSE_SECONDS: Final = 8.0
 """A peer that lets the closing handshake wait for longer is cut off."""
 
@@ -36,7 +38,9 @@ class ConnectionLost(Exception):
 
 
 class Host(Protocol):
-    """Who answers requests (listener.py)."""
+    """Who answers requests (listener.py). `max_message_bytes` bounds the messages of sessions."""
+
+    max_message_bytes: int
 
     def requested(self, connection: "Connection", request: Request) -> None:
         """Take the one HTTP request of `connection`."""
@@ -267,6 +271,7 @@ class Connection(asyncio.Protocol):
     def listen(self, receiver: Receiver | None) -> None:
         """Hand messages to `receiver` from now on; with None let them wait."""
         self.request = None
+        self._protocol.max_message_size = self._host.max_message_bytes
         self._receiver = receiver
         if receiver is None:
             if self._inbox is None:

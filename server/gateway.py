@@ -14,18 +14,21 @@ import structlog
 from websockets.datastructures import Headers
 
 from protocol import frames as wire
-from protocol.codec import FrameError, decode_client_message, encode
+from protocol.codec import FrameError, TooManyBadFrames, decode_client_message, encode
 from protocol.codes import CloseCode, ErrorCode
 from server.auth import REFRESH_GRACE_SECONDS, Identity, KeysUnavailable, Unauthenticated, Verifier
 from server.connection import Connection, ConnectionLost
 from server.origins import Origins
 from server.outbox import Outbox
 from server.scopes import join_scopes
-from server.session import refusal
+from server.session import Flooded, refusal
 from server.sessions import Seat, Sessions, TooManySessions
 
 REASON_BYTES_MAX: Final = 123
 """A close reason is at most this long (RFC 6455 section 5.5)."""
+
+_FLOODED: Final = "slow_consumer: too many frames of one message were refused: keep to the window"
+_SLOW: Final = "slow_consumer: read faster, then resume"
 
 _log = structlog.get_logger(__name__)
 
@@ -190,6 +193,8 @@ class Gateway:
         """Take a message of `link`; nothing that it does wrong goes beyond its connection."""
         try:
             self._take(link, message)
+        except Flooded:
+            self.close(link, CloseCode.SLOW_CONSUMER, _FLOODED)
         except Exception:
             _log.exception("connection_failed", session=link.session.state.id)
             self.close(link, CloseCode.INTERNAL_ERROR, "internal error")
@@ -200,15 +205,29 @@ class Gateway:
             return  # taken over: what this connection says no longer counts
         if isinstance(message, bytes):
             session.refuse(ErrorCode.BAD_FRAME, "messages must be text, this one is binary")
+            self._close_if_over(link, ())
             return
-        rest = session.receive(decode_client_message(message), message)
+        frames = decode_client_message(message)
+        rest = session.receive(frames, message)
         if rest is not None:
             link.connection.listen(None)  # until the token is verified
             task = self.loop.create_task(self._refresh(link, *rest))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif session.state.closed:
+        else:
+            self._close_if_over(link, frames)
+
+    def _close_if_over(self, link: "Link", frames: Sequence[wire.ClientFrame | FrameError]) -> bool:
+        """Close the connection if `frames`, which were taken, were the last; tell whether."""
+        if link.session.state.closed:
             self.close(link, CloseCode.NORMAL, "bye: the session is over")
+        elif frames and isinstance(frames[-1], TooManyBadFrames):
+            self.close(link, CloseCode.PROTOCOL_ERROR, f"bad_frame: {frames[-1]}")
+        elif link.outbox.overflowed:
+            self.close(link, CloseCode.SLOW_CONSUMER, _SLOW)
+        else:
+            return False
+        return True
 
     async def _refresh(
         self, link: "Link", refresh: wire.Refresh, frames: Sequence[wire.ClientFrame | FrameError]
@@ -221,18 +240,19 @@ class Gateway:
             while rest is not None:
                 refresh, frames = rest
                 await self._authorize(link, refresh)
+                await asyncio.sleep(0)  # the others' turn: a message may be full of them
                 if session.out is not link.outbox:
                     return
                 rest = session.receive(frames, None)
         except Refusal as refused:
             self.close(link, refused.code, refused.reason)
+        except Flooded:
+            self.close(link, CloseCode.SLOW_CONSUMER, _FLOODED)
         except Exception:
             _log.exception("connection_failed", session=session.state.id)
             self.close(link, CloseCode.INTERNAL_ERROR, "internal error")
         else:
-            if session.state.closed:
-                self.close(link, CloseCode.NORMAL, "bye: the session is over")
-            else:
+            if not self._close_if_over(link, frames):
                 link.connection.listen(link)
 
     async def _authorize(self, link: "Link", refresh: wire.Refresh) -> None:
@@ -270,7 +290,7 @@ class Gateway:
                 (since := link.connection.paused_since) is not None
                 and monotonic - since > self._slow_consumer_timeout_seconds
             ):
-                self.close(link, CloseCode.SLOW_CONSUMER, "slow_consumer: read faster, then resume")
+                self.close(link, CloseCode.SLOW_CONSUMER, _SLOW)
 
     def go_away(self, reason: str, reconnect_after: Callable[[], float]) -> None:
         """Tell every client that the server drains, each with its own time to come back."""

@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from protocol.codes import CloseCode
 from protocol.frames import SUBPROTOCOL
-from server.connection import Connection
+from server.connection import HELLO_BYTES_MAX, Connection
 
 LISTEN_BACKLOG: Final = 4096
 """asyncio's own 100 turns a reconnect storm into SYN retries of a second each."""
@@ -53,10 +53,10 @@ class Listener:
         max_connections: int = 20_000,
     ) -> None:
         self.connections: set[Connection] = set()
+        self.max_message_bytes = max_message_bytes
         self._routes = routes
         self._serve = serve
         self._open_timeout_seconds = open_timeout_seconds
-        self._max_message_bytes = max_message_bytes
         self._max_sockets = max_connections + SPARE_CONNECTIONS
         self._cut_off = 0
         self._loop = asyncio.get_running_loop()
@@ -121,7 +121,8 @@ class Listener:
             self._cut_off += 1
             return _CutOff()
         protocol = ServerProtocol(
-            select_subprotocol=_select_subprotocol, max_size=self._max_message_bytes
+            select_subprotocol=_select_subprotocol,
+            max_size=min(HELLO_BYTES_MAX, self.max_message_bytes),
         )
         connection = Connection(self, protocol, self._loop, self._open_timeout_seconds)
         self.connections.add(connection)

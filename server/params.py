@@ -14,6 +14,7 @@ import msgspec
 from msgspec import NODEFAULT, Raw
 from msgspec.structs import astuple
 
+from protocol.codec import shorten
 from server.request import Request
 
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -65,7 +66,8 @@ class Params:
         try:
             return astuple(self._decode(params))
         except _UNDECODABLE as error:
-            raise InvalidParams(f"{error} (params: {self._usage or 'none'})") from None
+            usage = self._usage or "none"
+            raise InvalidParams(f"{shorten(str(error))} (params: {usage})") from None
 
 
 def _fields(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:

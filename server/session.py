@@ -58,6 +58,9 @@ PREPARED_FACTOR: Final = 16
 takes 3 bytes as text and 64 as an argument."""
 PINNED_FACTOR: Final = 2
 """Params are copied out of a message longer than so many times what they count for."""
+REFUSALS_MAX: Final = 1024
+"""A message may bring so many frames that are only answered: a refusal costs more than its frame,
+and other sessions wait meanwhile."""
 PIECE_BYTES: Final = 256 * 1024
 """A running stream goes into the journal in pieces of about this size."""
 
@@ -68,6 +71,10 @@ class Refused(Exception):
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Flooded(Exception):
+    """A message had more than REFUSALS_MAX frames to refuse; the rest of it was not taken."""
 
 
 class ResultTooLarge(Exception):
@@ -435,27 +442,33 @@ class Session:
         """Take the frames of a message up to a `refresh`, which needs I/O.
 
         Returns that `refresh` and what follows it, or None when all is done. `message` is the
-        text of `frames`; None when they are what was left of one.
+        text of `frames`; None when they are what was left of one. Raises Flooded: then the
+        connection is to be closed.
         """
         now = self._rules.clock()
         first = len(self._accepted)
-        acks = 0
+        acks = refusals = 0
         room = self._room()
         try:
             for position, frame in enumerate(frames):
+                if refusals > REFUSALS_MAX:
+                    raise Flooded
                 if isinstance(frame, wire.Request):
                     if self._request(frame, now, room):
                         room -= 1
+                    else:
+                        refusals += 1
                     continue
                 if isinstance(frame, wire.Ack):
                     acks += 1
-                    self._ack(frame.seq)
+                    refusals += not self._ack(frame.seq)
                 elif isinstance(frame, wire.Refresh):
                     return frame, frames[position + 1 :]
                 else:
                     # What it may undo must be in the log before it.
                     self._log_accepted(first, None, now)
                     first = len(self._accepted)
+                    refusals += 1
                     if not self._rare(frame):
                         break
                 room = self._room()
@@ -614,14 +627,15 @@ class Session:
             self._ghosts += 1
             self.finish(request, ErrorCode.CANCELLED, _CANCELLED)
 
-    def _ack(self, seq: int) -> None:
+    def _ack(self, seq: int) -> bool:
+        """Forget what the client has by now; tell whether it can have it."""
         events = self._events
         sent = self._cursor if self._lagging else self._next_seq
         if seq >= sent:
             self.refuse(
                 ErrorCode.BAD_FRAME, f"ack: {seq} is beyond the last event sent, {sent - 1}"
             )
-            return
+            return False
         popleft = events.popleft
         live = self.state.live
         ended: list[int] = []
@@ -643,6 +657,7 @@ class Session:
             self._acknowledge(Acked(self.state.id, ended, partial.n, results))
         elif ended:
             self._acknowledge(Acked(self.state.id, ended, 0, 0))
+        return True
 
     def _acknowledge(self, entry: Acked) -> None:
         self._append(entry)

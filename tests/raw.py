@@ -62,6 +62,15 @@ class RawClient:
         await self.send({"type": "hello", "token": token(), **more})
         return await self.next("welcome")
 
+    async def until_closed(self) -> list[Frame]:
+        """Return the frames that come until the server closes."""
+        frames: list[Frame] = []
+        try:
+            while True:
+                frames.append(await self.receive())
+        except ConnectionClosed:
+            return frames
+
     async def closed(self) -> tuple[int, str]:
         """Wait until the server closes; return code and reason."""
         try:
