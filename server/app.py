@@ -118,7 +118,9 @@ class App:
         runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)
         self._projector = Projector(self._store, owner, lambda: self._committer.told_seq)
         rules = self._rules(handlers, owner)
-        self._sessions = Sessions(rules, runtime, settings.max_sessions)
+        self._sessions = Sessions(
+            rules, runtime, settings.max_sessions, settings.max_sessions_per_subject
+        )
         older = await seal_older(self._store.log, owner)
         await self._listen(verifier, origins)
         self._spawn(self._recover(handlers, older), "recovery")

@@ -22,7 +22,7 @@ from server.origins import Origins
 from server.outbox import Outbox
 from server.scopes import join_scopes
 from server.session import Flooded, refusal
-from server.sessions import Seat, Sessions, TooManySessions
+from server.sessions import Seat, Sessions, TooManyOfSubject, TooManySessions
 
 REASON_BYTES_MAX: Final = 123
 """A close reason is at most this long (RFC 6455 section 5.5)."""
@@ -171,6 +171,12 @@ class Gateway:
                 return seat, None
         try:
             seat = self._sessions.open(identity.subject, join_scopes(identity.scopes))
+        except TooManyOfSubject:
+            raise Refusal(
+                CloseCode.TOO_MANY_CONNECTIONS,
+                ErrorCode.OVERLOADED,
+                "your subject has too many sessions: resume one, or end some with bye",
+            ) from None
         except TooManySessions:
             raise Refusal(
                 CloseCode.OVERLOADED, ErrorCode.OVERLOADED, "too many sessions: come back later"

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -21,6 +22,10 @@ class TooManySessions(Exception):
     """The process holds `max_sessions` sessions."""
 
 
+class TooManyOfSubject(TooManySessions):
+    """The process holds `max_sessions_per_subject` sessions of one subject."""
+
+
 class Seat:
     """A session with its worker; `idle_since` is when its last connection went (Unix time)."""
 
@@ -34,17 +39,22 @@ class Seat:
 
 
 class Sessions:
-    """The sessions by id. `max_sessions` bounds those that clients open.
+    """The sessions by id. `max_sessions` bounds those that clients open, and
+    `max_sessions_per_subject` those of one subject: so nobody can take them all.
 
     `recovered` is set once those of older processes are here.
     """
 
-    def __init__(self, rules: Rules, runtime: Runtime, max_sessions: int) -> None:
+    def __init__(
+        self, rules: Rules, runtime: Runtime, max_sessions: int, max_sessions_per_subject: int
+    ) -> None:
         self._rules = rules
         self._runtime = runtime
         self._max_sessions = max_sessions
+        self._max_sessions_per_subject = max_sessions_per_subject
         self.recovered = asyncio.Event()
         self._seats: dict[str, Seat] = {}
+        self._counts: Counter[str] = Counter()  # by subject
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(list(self._seats.values()))
@@ -60,9 +70,14 @@ class Sessions:
         return seat if seat.session.state.subject == subject else None
 
     def open(self, subject: str, scope: str) -> Seat:
-        """Begin a new session under an id nobody can guess. Raises TooManySessions."""
+        """Begin a new session under an id nobody can guess.
+
+        Raises TooManySessions, and TooManyOfSubject.
+        """
         if len(self._seats) >= self._max_sessions:
             raise TooManySessions
+        if self._counts[subject] >= self._max_sessions_per_subject:
+            raise TooManyOfSubject
         session_id = secrets.token_urlsafe(18)
         worker = Worker(self._runtime, self._rules.limits.window)
         session = Session.open(session_id, subject, scope, self._rules, worker)
@@ -77,8 +92,15 @@ class Sessions:
 
     def drop_if_over(self, seat: Seat) -> None:
         """Forget a closed session whose last request has ended."""
-        if seat.session.state.is_over() and seat.worker.running is None:
-            self._seats.pop(seat.session.state.id, None)
+        state = seat.session.state
+        if (
+            state.is_over()
+            and seat.worker.running is None
+            and self._seats.pop(state.id, None) is not None
+        ):
+            self._counts[state.subject] -= 1
+            if not self._counts[state.subject]:
+                del self._counts[state.subject]
             seat.worker.end()  # it would wait for further requests for ever
 
     def sweep(self, now: float, session_ttl_seconds: float, result_ttl_seconds: float) -> None:
@@ -118,4 +140,5 @@ class Sessions:
     def _add(self, session: Session, worker: Worker) -> Seat:
         seat = Seat(session, worker, self._rules.clock())
         self._seats[session.state.id] = seat
+        self._counts[session.state.subject] += 1
         return seat

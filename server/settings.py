@@ -124,6 +124,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _Bytes, Meta(description="growth of the journal until the next checkpoint")
     ] = 16 * 2**20
     max_sessions: Annotated[_Count, Meta(description="sessions, connected or not")] = 100_000
+    max_sessions_per_subject: Annotated[
+        _Count, Meta(description="sessions of one subject, connected or not")
+    ] = 10_000
     max_connections: Annotated[_Count, Meta(description="connections at one time")] = 20_000
 
     # Times

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from tests.raw import online
-from tests.server_process import ServerProcess, unique
+from tests.server_process import ServerProcess, token, unique
 
 
 async def exchange(server: ServerProcess, request: bytes) -> bytes:
@@ -33,6 +33,6 @@ def memory_mib(server: ServerProcess) -> float:
 
 async def serves(server: ServerProcess) -> None:
     """Assert that somebody else is served from hello to done."""
-    async with online(server.url) as client:
+    async with online(server.url, token=token("somebody else")) as client:
         await client.request(request_id := unique(), params={"text": "fine"})
         await client.next("done", request_id)

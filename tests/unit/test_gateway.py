@@ -51,7 +51,7 @@ class ListConnection:
 
 def make() -> tuple[Gateway, Sessions]:
     unused: Any = None
-    sessions = Sessions(Bench().rules(), Runtime(Handlers(), Pools(), unused, 60), 100)
+    sessions = Sessions(Bench().rules(), Runtime(Handlers(), Pools(), unused, 60), 100, 100)
     gateway = Gateway(
         sessions=sessions,
         verifier=unused,
