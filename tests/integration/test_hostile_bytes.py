@@ -1,7 +1,10 @@
 """Bytes that no good client sends: they are answered or dropped, cost little, and nothing fails."""
 
+import select
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,7 @@ from scripts.bench.framing import CLOSE, FIN, PING, TEXT, frame
 from tests.integration.conftest import SMALL
 from tests.server_process import ServerProcess
 
+MIB = 2**20
 HELLO = b'{"type":"hello"}'
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -35,6 +39,22 @@ def answer(server: ServerProcess, data: bytes) -> bytes:
         while piece := connection.recv(65536):
             received += piece
         return received
+
+
+@contextmanager
+def open_websocket(server: ServerProcess) -> Iterator[socket.socket]:
+    """Make a handshake and say nothing yet."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(HANDSHAKE)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 101 ")
+        yield connection
+
+
+def memory_bytes(server: ServerProcess) -> int:
+    """Return how much memory the server has (Linux)."""
+    assert server.process is not None
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 @pytest.mark.parametrize("path", ["//[", "http://[x/ws", "//]@/ws"])
@@ -67,3 +87,15 @@ def test_who_does_not_wait_for_the_handshake_is_refused(
     received = answer(server, HANDSHAKE + early)
     assert received.startswith(b"HTTP/1.1 400 ")
     assert b"wait for the answer" in received
+
+
+def test_pings_of_a_peer_that_reads_no_pongs_do_not_pile_up(server: ServerProcess) -> None:
+    pings = frame(PING, bytes(125)) * 512
+    with open_websocket(server) as connection:
+        connection.setblocking(False)
+        before = memory_bytes(server)
+        sent = 0
+        while sent < 48 * MIB:
+            select.select([], [connection], [], 10)
+            sent += connection.send(pings[sent % len(pings) :])
+        assert memory_bytes(server) - before < 16 * MIB

@@ -38,6 +38,8 @@ class ListTransport:
 class Host:
     """Accepts every handshake."""
 
+    max_message_bytes = 2**20
+
     def requested(self, connection: Connection, request: Request) -> None:
         connection.respond(connection.accept(request))
 
