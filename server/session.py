@@ -297,6 +297,9 @@ class Session:
         """Accept further requests under `scope` (of a newer token)."""
         if scope != self.state.scope:
             self.state.scope = scope
+            if self._entries and isinstance(self._entries[-1], Authorized):
+                # Tokens may change while nothing is committed: only the last of them counts.
+                self._entries.pop()
             self._append(Authorized(self.state.id, scope))
 
     def close(self, *, cancel: bool) -> None:

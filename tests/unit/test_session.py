@@ -8,7 +8,7 @@ from msgspec import Raw
 from protocol import frames as wire
 from protocol.codec import decode_client_message
 from protocol.codes import ErrorCode
-from server.journal.entries import Accepted, Entry, Finished, Snapshot, Started
+from server.journal.entries import Accepted, Authorized, Entry, Finished, Snapshot, Started
 from server.journal.state import RequestState, State, fold
 from server.outbox import Outbox
 from server.session import EVENT_BYTES, PIECE_BYTES, Refused, ResultTooLarge
@@ -663,3 +663,11 @@ def test_an_error_counts_for_the_details_in_it(bench: Bench) -> None:
     bench.session.finish(bench.start(), "broke", error)
     bench.journal.flush()
     assert outbox.size >= len(error)
+
+
+def test_scopes_that_change_while_nothing_is_committed_leave_one_entry(bench: Bench) -> None:
+    for number in range(10):
+        bench.session.authorize(f"scope-{number}")
+    bench.journal.cut()
+    changes = [e for e in bench.journal.in_flight if isinstance(e, Authorized)]
+    assert changes == [Authorized("s", "scope-9")]
