@@ -84,6 +84,7 @@ class Connection(asyncio.Protocol):
         "_cut_off",
         "_fragments",
         "_head_end",
+        "_held",
         "_host",
         "_inbox",
         "_loop",
@@ -127,8 +128,9 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport
         self._receiver: Receiver | None = None
-        # What came while nobody received; the transport is paused meanwhile.
+        # What came while nobody received, or while it was held; the transport is paused meanwhile.
         self._inbox: deque[str | bytes] | None = None
+        self._held = False
         self._waiter: asyncio.Future[None] | None = None
         # Of a message in several frames: whether it is text, and what has come of it. In one
         # piece: fragments are as small as the peer likes, and empty ones need not end.
@@ -244,13 +246,10 @@ class Connection(asyncio.Protocol):
                 self._protocol.fail(WebSocketCode.INVALID_DATA, reason)
                 self._closing = True
                 return
-        if self._receiver is not None and not self._inbox:
+        if self._receiver is not None and self._inbox is None:
             self._receiver.take(message)
             return
-        if self._inbox is None:
-            self._inbox = deque()
-            self._transport.pause_reading()
-        self._inbox.append(message)
+        self._keep().append(message)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -268,22 +267,38 @@ class Connection(asyncio.Protocol):
                 self._waiter = None
         return self._inbox.popleft()
 
-    def listen(self, receiver: Receiver | None) -> None:
-        """Hand messages to `receiver` from now on; with None let them wait."""
+    def listen(self, receiver: Receiver) -> None:
+        """Hand messages to `receiver` from now on, and tell it when the connection is lost."""
         self.request = None
         self._protocol.max_message_size = self._host.max_message_bytes
         self._receiver = receiver
-        if receiver is None:
-            if self._inbox is None:
-                self._inbox = deque()
-                self._transport.pause_reading()
-            return
         if self.lost:
             receiver.lost()
-            return
+        else:
+            self._hand_over(receiver)
+
+    def hold(self) -> None:
+        """Let messages wait until `go_on`."""
+        self._held = True
+        self._keep()
+
+    def go_on(self) -> None:
+        """Hand over the messages that waited, and what comes."""
+        self._held = False
+        if self._receiver is not None and not self.lost:
+            self._hand_over(self._receiver)
+
+    def _keep(self) -> deque[str | bytes]:
+        """Return what messages wait in; nothing more is read."""
+        if self._inbox is None:
+            self._inbox = deque()
+            self._transport.pause_reading()
+        return self._inbox
+
+    def _hand_over(self, receiver: Receiver) -> None:
         while self._inbox:
             receiver.take(self._inbox.popleft())
-            if self._receiver is not receiver:
+            if self._held:
                 return
         self._read_on()
 

@@ -216,7 +216,7 @@ class Gateway:
         frames = decode_client_message(message)
         rest = session.receive(frames, message)
         if rest is not None:
-            link.connection.listen(None)  # until the token is verified
+            link.connection.hold()  # until the token is verified
             task = self.loop.create_task(self._refresh(link, *rest))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -259,7 +259,7 @@ class Gateway:
             self.close(link, CloseCode.INTERNAL_ERROR, "internal error")
         else:
             if not self._close_if_over(link, frames):
-                link.connection.listen(link)
+                link.connection.go_on()
 
     async def _authorize(self, link: "Link", refresh: wire.Refresh) -> None:
         identity = await self._verify(refresh.token)

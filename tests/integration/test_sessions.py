@@ -281,6 +281,20 @@ async def test_a_bad_token_in_refresh_closes_the_connection(server: ServerProces
         assert (await client.closed())[0] == 4501
 
 
+async def test_a_connection_closed_for_its_refresh_takes_nobodys_place(
+    own_server: ServerProcess,
+) -> None:
+    own_server.settings["max_connections"] = 3
+    own_server.start()
+    for _ in range(5):
+        async with online(own_server.url) as client:
+            await client.send({"type": "refresh", "token": "x"})
+            assert (await client.closed())[0] == 4501
+            await client.socket.wait_closed()
+    async with online(own_server.url):
+        pass  # it was welcome
+
+
 async def test_an_expired_token_closes_the_connection(own_server: ServerProcess) -> None:
     own_server.settings["jwt_leeway"] = 300  # takes a token whose grace is over already
     own_server.start()
