@@ -177,6 +177,7 @@ class Session:
         self._room = asyncio.Event()
         self._ready: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._refresh_task: asyncio.Task[None] | None = None
         self._expires_at = 0.0
@@ -431,9 +432,11 @@ class Session:
         if deadline is None:
             return
         if self._timer is not None:
-            if self._timer.when() <= deadline:
+            if self._timer_at <= deadline:
                 return
             self._timer.cancel()
+        # Kept here, since not every event loop's timer can tell when it is due.
+        self._timer_at = deadline
         self._timer = self._loop.call_at(deadline, self._tick, deadline)
 
     def _tick(self, deadline: float) -> None:
