@@ -239,6 +239,7 @@ class App:
             await asyncio.sleep(SWEEP_SECONDS)
             self._gateway.sweep()
             self._listener.sweep()
+            self._committer.sweep()
             self._sessions.sweep(time.time(), settings.session_ttl, settings.result_ttl)
 
     async def _keep_journal(self, old_owners: list[str]) -> None:

@@ -20,6 +20,8 @@ RIDERS_MAX: Final = 2000
 """So many sources that ask for no commit by themselves do force one together."""
 RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between the tries of one append; the last one repeats."""
+STALLED_SECONDS: Final = 3.0
+"""An append without an answer for so long counts as an outage: a disk or a network that hangs."""
 GATHER_TURNS: Final = 2
 """When several sources had something, the next commit waits for so many turns of the event loop:
 what the last one set going, and what has arrived by now, gets into it."""
@@ -48,6 +50,7 @@ class Committer:
         self._entries: list[Entry] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
+        self._asked_at: float | None = None  # the loop's time, while an append is under way
 
     @property
     def next_seq(self) -> int:
@@ -75,6 +78,14 @@ class Committer:
         self._waiters.append(future)
         self._wake.set()
         await future
+
+    def sweep(self) -> None:
+        """Take note of an append that gets no answer; called every second."""
+        if self._asked_at is None or not self.available:
+            return
+        seconds = asyncio.get_running_loop().time() - self._asked_at
+        if seconds >= STALLED_SECONDS:
+            self._lose(f"no answer for {seconds:.1f} s", self._next_seq - 1)
 
     async def run(self) -> None:
         """Commit for ever. Raises Sealed when the log was taken over by another owner."""
@@ -125,17 +136,22 @@ class Committer:
 
     async def _append(self, seq: int, data: bytes) -> None:
         tries = 0
+        self._asked_at = asyncio.get_running_loop().time()
         while True:
             try:
                 await self._log.append(self.owner, seq, data)
             except Unavailable as error:
                 if self.available:
-                    _log.error("journal_unavailable", error=str(error), seq=seq)
-                self.available = False
+                    self._lose(str(error), seq)
                 await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
                 tries += 1
             else:
                 if not self.available:
                     _log.info("journal_available_again", seq=seq)
                 self.available = True
+                self._asked_at = None
                 return
+
+    def _lose(self, reason: str, seq: int) -> None:
+        self.available = False
+        _log.error("journal_unavailable", error=reason, seq=seq)

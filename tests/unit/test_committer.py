@@ -199,6 +199,22 @@ async def test_an_outage_is_told_until_it_is_over(committer: Committer, log: Gat
     assert committer.available
 
 
+async def test_an_append_without_an_answer_is_an_outage(
+    committer: Committer, log: GatedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committer.commit(Given(entry(1)))
+    await turns()
+    committer.sweep()
+    assert committer.available, "it has just begun"
+    monkeypatch.setattr(module, "STALLED_SECONDS", 0)
+    committer.sweep()
+    assert not committer.available
+    log.gate.set()
+    await committer.durable()
+    committer.sweep()
+    assert committer.available
+
+
 async def test_a_sealed_log_ends_it(log: Any) -> None:
     committer = Committer(log, "me")
     log.failures = [Sealed("taken over")]
