@@ -16,6 +16,9 @@ from tests.server_process import ServerProcess
 
 HANDLERS = "tests.faults.handlers:handlers"
 POLL_SECONDS = 0.02
+BACKOFF_SECONDS = 0.01
+REQUESTS_MAX = 900
+"""So many a session may have without acknowledging them."""
 
 
 class FaultyServer(ServerProcess):
@@ -71,20 +74,21 @@ class Witness:
         self._numbers = count()
         self._promised = asyncio.Event()
 
-    async def ask(self, at_once: int = 8, requests: int = 1000) -> None:
+    async def ask(self, at_once: int = 8) -> None:
         """Send requests, `at_once` unfinished at a time, until the connection is lost."""
         with suppress(ConnectionClosed):
             async with raw(self._server.url) as client:
                 self.session = (await client.hello())["session"]
-                sent = 0
                 unfinished = 0
-                while unfinished or sent < requests:
-                    while unfinished < at_once and sent < requests:
+                while True:
+                    while unfinished < at_once and len(self.accepted) < REQUESTS_MAX:
                         number = str(next(self._numbers))
                         await client.request(number, params={"text": _text(number)})
-                        sent += 1
                         unfinished += 1
-                    unfinished -= self._take(await client.receive())
+                    frame = await client.receive()
+                    unfinished -= self._take(frame)
+                    if frame["type"] == "error":
+                        await asyncio.sleep(BACKOFF_SECONDS)
 
     def _take(self, frame: dict[str, Any]) -> bool:
         match frame["type"]:

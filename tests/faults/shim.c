@@ -89,8 +89,8 @@ static const char *base_name(const char *path) {
 
 static int open_notes(const char *name) {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/%s", notes, name);
-    return REAL(open)(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    snprintf(path, sizeof path, "%s/%.200s", notes, name);
+    return REAL(open)(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
 static void note_created(const char *path) {
@@ -108,7 +108,7 @@ static int opened(int fd, const char *path, int existed) {
     free(names[fd]);
     names[fd] = strdup(base_name(path));
     char name[PATH_MAX];
-    snprintf(name, sizeof name, "%s.undo", names[fd]);
+    snprintf(name, sizeof name, "%.190s.undo", names[fd]);
     note_fds[fd] = open_notes(name);
     if (note_fds[fd] < 0) abort();
     pthread_mutex_unlock(&lock);
@@ -157,6 +157,7 @@ int unlink(const char *path) {
 
 struct note {
     int64_t offset, size_before, old_length, new_length; /* new_length -1: it is cut at offset */
+    int64_t durable;                                     /* only in the notes of what is lost */
 };
 
 static void note_change(int fd, off_t offset, const void *data, ssize_t length) {
@@ -167,7 +168,7 @@ static void note_change(int fd, off_t offset, const void *data, ssize_t length) 
     ssize_t old_length = end > offset ? end - offset : 0;
     char *old = malloc(old_length + 1);
     if (!old || pread(fd, old, old_length, offset) != old_length) abort();
-    struct note note = {offset, before.st_size, old_length, length};
+    struct note note = {offset, before.st_size, old_length, length, 0};
     struct iovec parts[] = {
         {&note, sizeof note}, {old, old_length}, {(void *)data, length < 0 ? 0 : length}};
     ssize_t whole = sizeof note + old_length + (length < 0 ? 0 : length);
@@ -226,6 +227,30 @@ static void cross_out_created(int directory) {
     truncate(name, 0);
 }
 
+/*
+ * After a sync that failed the kernel takes what it could not write for written: no later sync
+ * makes it durable, only writing it again does. So it is noted in a file of its own, and behind it
+ * what became durable later.
+ */
+static void move_to_lost(int fd, int durable) {
+    char path[PATH_MAX];
+    struct stat size;
+    snprintf(path, sizeof path, "%s/%.200s.lost", notes, names[fd]);
+    if (durable && access(path, F_OK) != 0) return;
+    int lost = REAL(open)(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (lost < 0 || fstat(note_fds[fd], &size) != 0) abort();
+    char *all = malloc(size.st_size + 1);
+    if (!all || pread(note_fds[fd], all, size.st_size, 0) != size.st_size) abort();
+    for (char *at = all; at < all + size.st_size;) {
+        struct note *note = (struct note *)at;
+        note->durable = durable;
+        at += sizeof *note + note->old_length + (note->new_length < 0 ? 0 : note->new_length);
+    }
+    if (REAL(write)(lost, all, size.st_size) != size.st_size) abort();
+    free(all);
+    close(lost);
+}
+
 static int tracked_sync(int fd, int (*sync)(int)) {
     struct stat what;
     if (!notes || !files) return sync(fd);
@@ -234,6 +259,12 @@ static int tracked_sync(int fd, int (*sync)(int)) {
         if (result == 0 && fstat(fd, &what) == 0 && S_ISDIR(what.st_mode)) cross_out_created(fd);
         return result;
     }
+    if (control->sync_errno != 0) {
+        pthread_mutex_lock(&lock);
+        move_to_lost(fd, 0);
+        if (ftruncate64(note_fds[fd], 0) != 0) abort();
+        pthread_mutex_unlock(&lock);
+    }
     if (fails(control->sync_errno, &control->syncs_failed)) return -1;
     for (int64_t waited = 0; waited < control->sync_delay_ms; waited += 10) {
         if (waited == 0) __atomic_add_fetch(&control->syncs_delayed, 1, __ATOMIC_SEQ_CST);
@@ -241,7 +272,10 @@ static int tracked_sync(int fd, int (*sync)(int)) {
     }
     pthread_mutex_lock(&lock);
     int result = sync(fd);
-    if (result == 0 && ftruncate64(note_fds[fd], 0) != 0) abort();
+    if (result == 0) {
+        move_to_lost(fd, 1);
+        if (ftruncate64(note_fds[fd], 0) != 0) abort();
+    }
     pthread_mutex_unlock(&lock);
     return result;
 }

@@ -37,7 +37,7 @@ _FIELDS: Final = (
     "syncs_delayed",
     "accepts_failed",
 )
-_NOTE: Final = struct.Struct("=qqqq")
+_NOTE: Final = struct.Struct("=qqqqq")
 
 
 @functools.cache
@@ -59,12 +59,13 @@ def _library() -> bytes:
 
 
 class _Change(NamedTuple):
-    """A change of a file that was not durable; `new` is None when the file was cut at `offset`."""
+    """A change of a file; `new` is None when the file was cut at `offset`."""
 
     offset: int
     size_before: int
     old: bytes
     new: bytes | None
+    durable: bool
 
 
 class Machine:
@@ -112,6 +113,11 @@ class Machine:
                 if dice is not None:
                     _bring_some(file, changes, dice)
                 lost += sum(len(change.new or b"") for change in changes)
+        for notes in self._notes.glob("*.lost"):
+            file = self._directory / notes.stem
+            if file.exists():
+                _lose(file, list(_changes(notes.read_bytes())))
+            notes.unlink()
         created = self._notes / "created"
         if created.exists():
             for name in created.read_text().split():
@@ -124,14 +130,14 @@ class Machine:
 def _changes(notes: bytes) -> Iterator[_Change]:
     at = 0
     while at + _NOTE.size <= len(notes):
-        offset, size_before, old_length, new_length = _NOTE.unpack_from(notes, at)
+        offset, size_before, old_length, new_length, durable = _NOTE.unpack_from(notes, at)
         at += _NOTE.size
         old = notes[at : at + old_length]
         at += old_length
         new = None if new_length < 0 else notes[at : at + new_length]
         at += max(0, new_length)
         if at <= len(notes):  # the process may have been killed while it noted the last one
-            yield _Change(offset, size_before, old, new)
+            yield _Change(offset, size_before, old, new, bool(durable))
 
 
 def _take_back(file: Path, changes: list[_Change]) -> None:
@@ -140,6 +146,27 @@ def _take_back(file: Path, changes: list[_Change]) -> None:
             data.truncate(change.size_before)
             data.seek(change.offset)
             data.write(change.old)
+
+
+def _lose(file: Path, changes: list[_Change]) -> None:
+    """Take back what a sync failed for, but where something durable was written over it."""
+    with file.open("r+b") as data:
+        size = file.stat().st_size
+        for position in range(len(changes) - 1, -1, -1):
+            change = changes[position]
+            if change.durable or change.new is None:
+                continue
+            old = change.old.ljust(len(change.new), b"\0")
+            kept = bytearray(len(old))  # 1 for each byte that was written over
+            for later in changes[position + 1 :]:
+                if later.durable and later.new is not None:
+                    first = max(0, later.offset - change.offset)
+                    last = min(len(kept), later.offset + len(later.new) - change.offset)
+                    kept[first:last] = b"\1" * max(0, last - first)
+            for at, is_kept in enumerate(kept):
+                if not is_kept and change.offset + at < size:
+                    data.seek(change.offset + at)
+                    data.write(old[at : at + 1])
 
 
 def _bring_some(file: Path, changes: list[_Change], dice: random.Random) -> None:
