@@ -5,12 +5,17 @@
 
 Libraries are kept from DEBUG whatever the level: `websockets` and `pymongo` would write tokens
 and params there.
+
+A line that nobody takes, on a full disk or in a closed pipe, is dropped: whoever had something to
+say goes on.
 """
 
 import logging
+import os
 import re
 import sys
-from typing import Final, Literal
+from contextlib import suppress
+from typing import Final, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -24,6 +29,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 def configure(format: Format, level: Level) -> None:  # noqa: A002 - the setting's name
     """Set up all logging of this process; `auto` is console on a terminal and JSON elsewhere."""
+    stderr = cast("TextIO", _Stream(sys.stderr))
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
@@ -37,10 +43,10 @@ def configure(format: Format, level: Level) -> None:  # noqa: A002 - the setting
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stderr),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -50,6 +56,29 @@ def configure(format: Format, level: Level) -> None:  # noqa: A002 - the setting
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.INFO), force=True)
     # At INFO it says a line for each connection that opens or closes.
     logging.getLogger("websockets").setLevel(max(threshold, logging.WARNING))
+
+
+def close() -> None:
+    """Drop what stderr did not take: the interpreter would try once more, and exit with 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+class _Stream:
+    """`file`, without its errors."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
 
 
 def escape_controls(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -32,4 +32,6 @@ def run(arguments: Namespace) -> int:
 
     from server import app  # noqa: PLC0415 - no other command needs it
 
-    return app.run(settings)
+    code = app.run(settings)
+    logs.close()
+    return code
