@@ -6,6 +6,7 @@ import pickle
 import signal
 import sys
 import traceback
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Final
@@ -45,6 +46,11 @@ def _die_with_the_server() -> None:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
         if prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    server = parent_process()
+    if server is not None and os.getppid() != server.pid:
+        # It ended before, while this process was starting. Its first call may be in the pipe:
+        # whoever has taken over from the server makes it.
+        os._exit(1)
 
 
 def _answer(call: bytes) -> bytes:

@@ -509,6 +509,19 @@ def test_no_process_outlives_a_server_that_was_killed() -> None:
         assert process.communicate(timeout=20) == ("", None)
 
 
+def test_a_process_that_starts_while_its_server_is_killed_makes_no_call() -> None:
+    """Its first call waits in its pipe; another server may be about to make it, too."""
+    body = (
+        "from multiprocessing.connection import Connection\n"
+        "send = Connection.send_bytes\n"
+        "Connection.send_bytes = lambda *call: (send(*call), os.kill(os.getpid(), 9))\n"
+        "await pools.run_process(os.write, 1, b'made')"
+    )
+    with running(body) as process:
+        assert process.communicate(timeout=20) == ("", None)
+        assert process.returncode == -signal.SIGKILL
+
+
 def test_a_thread_that_never_ends_does_not_keep_a_stopped_server_alive() -> None:
     body = (
         "call = asyncio.create_task(pools.run_thread(time.sleep, 3600))\n"
