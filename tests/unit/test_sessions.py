@@ -22,7 +22,7 @@ async def quick(request: Request) -> None:
 async def test_the_worker_of_a_session_that_is_over_ends() -> None:
     bench = Bench(check=handlers.check)
     unused: Any = None
-    sessions = Sessions(bench.rules(), Runtime(handlers, Pools(), unused, 60), 1)
+    sessions = Sessions(bench.rules(), Runtime(handlers, Pools(), unused, 60), 1, 1)
     seat = sessions.open("alice", "")
     seat.session.receive([wire.Request("a", "quick")], None)
     bench.journal.flush()
