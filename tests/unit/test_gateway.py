@@ -34,6 +34,12 @@ class ListConnection:
     def listen(self, receiver: Any) -> None:
         self.receiver = receiver
 
+    def hold(self) -> None:
+        """Hand over nothing: what comes is said to the receiver itself."""
+
+    def go_on(self) -> None:
+        """See hold."""
+
     def send(self, message: bytes) -> None:
         self.sent.append(message)
 
