@@ -1,25 +1,30 @@
-"""What happened in a run, as those who saw it wrote it down: the events, writing and reading them.
+"""What happened in a run, as those who saw it wrote it down: events, their writing and reading.
 
-A history is a directory of `*.jsonl` files, one per process that writes. A line is one event: `t` is
-CLOCK_MONOTONIC in seconds, which all processes of a machine share, `ev` says what it is. A line is
-one write, so it survives SIGKILL; the last one of a file may be torn and is then passed over.
+A history is a directory of `*.jsonl` files, one per process that writes. A line is one event: `ev`
+says what it is, `t` is CLOCK_MONOTONIC in seconds, which all processes of a machine share. A line
+is one write, so it survives SIGKILL; the last one of a file may be torn and is then passed over.
 """
 
 import heapq
 import os
 import threading
 import time
+from bisect import insort
+from collections import deque
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from msgspec import UNSET, DecodeError, Struct, UnsetType
 from msgspec.json import Decoder, Encoder
 
 DATA_BYTES_MAX: Final = 128
 """Values whose JSON is longer are kept as their hash."""
+
+SWAPPED_MAX: Final = 32
+"""An event may stand so many lines behind its place in the order of time."""
 
 Frame = dict[str, Any]
 """A frame as on the wire, without `hello.token`; large `params` and `data` are `shortened`."""
@@ -42,11 +47,11 @@ class Connect(_Event, tag="connect"):
 
 
 class Send(_Event, tag="send"):
-    """The client is about to write `frame`."""
+    """The client is about to write `frame`; a text when it is not a JSON object."""
 
     client: str
     conn: int
-    frame: Any
+    frame: Frame | str
 
 
 class Recv(_Event, tag="recv"):
@@ -159,7 +164,10 @@ class DurableSession(Struct, gc=False):
 
 
 class Durable(_Event, tag="durable"):
-    """What the journal says while no server runs on it; sessions that are over are absent."""
+    """What the journal says while no server runs on it; sessions that are over are absent.
+
+    `servers` tells whose logs were read, by the name of the process or by its epoch.
+    """
 
     sessions: dict[str, DurableSession]
     servers: list[str] = []
@@ -237,11 +245,14 @@ class Writer:
         """Close the file."""
         os.close(self._file)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -259,21 +270,31 @@ def _time(event: Event) -> float:
 
 
 def _read_file(path: Path) -> Iterator[Event]:
-    before = 0.0
+    # Threads that write without a common lock may swap neighbours.
+    waiting: deque[Event] = deque()
+    given = 0.0
     number = 0
     with path.open("rb") as file:
         for line in file:
             number += 1
             if not line.endswith(b"\n"):
-                return  # torn: its writer was killed while it wrote
+                break  # torn: its writer was killed while it wrote
             try:
                 event = _decoder.decode(line)
             except DecodeError as error:
                 raise HistoryError(f"{path}:{number}: {error}") from None
-            if event.t < before:
-                raise HistoryError(f"{path}:{number}: earlier than the line before")
-            before = event.t
-            yield event
+            t = event.t
+            if waiting and t < waiting[-1].t:
+                if t < given:
+                    raise HistoryError(f"{path}:{number}: much earlier than the lines before")
+                insort(waiting, event, key=_time)
+            else:
+                waiting.append(event)
+            if len(waiting) > SWAPPED_MAX:
+                event = waiting.popleft()
+                given = event.t
+                yield event
+    yield from waiting
 
 
 def line_of(event: Event) -> str:
