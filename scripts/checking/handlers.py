@@ -13,12 +13,10 @@ from .state import Request, Run, Server, Session, World
 def start(world: World, event: Start) -> None:
     """Take note that a handler begins.
 
-    Breaks G2b, G3a, G3c, G3d, G3g, G4a, G4c, G4d, G4f, G4g.
+    Breaks G2b, G3a, G3c, G3d, G3g, G3i, G4a, G4c, G4d, G4f, G4g.
     """
     world.counts["starts"] += 1
-    server = world.server(event.server)
-    if server.down and event.pid == server.pid:
-        raise HistoryError(f"a handler starts in {server.name}, which is down")
+    server = _living(world, event)
     if event.session in world.gone:
         if server.successors:
             return
@@ -46,6 +44,15 @@ def start(world: World, event: Start) -> None:
         world.replayed.add(event.method)
     if len(request.runs) > 1:
         world.counts["replays"] += 1
+
+
+def _living(world: World, event: Start | Emit | End) -> Server:
+    """Return the server of a handler, which must be there still."""
+    server = world.server(event.server)
+    world.checks["G3i"] += 1
+    if server.down:
+        raise Broken("G3i", f"n {event.n} runs, but {server.name} is gone", event.n)
+    return server
 
 
 def _check_alone(world: World, server: Server, event: Start) -> None:
@@ -97,7 +104,7 @@ def _check_attempt(world: World, server: Server, request: Request, event: Start)
     if attempt in request.runs:
         raise Broken("G3g", f"attempt {attempt} of n {n} starts twice", n)
     if request.once and request.runs:
-        raise Broken("G4f", f"n {n} is to run once, but starts in attempt {attempt}", n)
+        raise Broken("G4f", f"n {n} must not run twice, but starts in attempt {attempt}", n)
     if server.successors:
         return
     latest = max(request.attempt, request.durable_attempt)
@@ -132,7 +139,7 @@ def _check_kind(world: World, session: Session, request: Request, event: Start) 
 
 
 def emit(world: World, event: Emit) -> None:
-    """Take note of what a handler gives. Breaks G3c."""
+    """Take note of what a handler gives. Breaks G3c and G3i."""
     run = _run(world, event)
     if run is None:
         return
@@ -142,7 +149,7 @@ def emit(world: World, event: Emit) -> None:
 
 
 def end(world: World, event: End) -> None:
-    """Take note that a handler is over. Breaks G3c."""
+    """Take note that a handler is over. Breaks G3c and G3i."""
     run = _run(world, event)
     if run is None:
         return
@@ -154,6 +161,7 @@ def end(world: World, event: End) -> None:
 
 def _run(world: World, event: Emit | End) -> Run | None:
     """Return the run that says something; None when its request is not remembered."""
+    _living(world, event)
     session = world.sessions.get(event.session)
     if session is None or session.forgotten(event.n):
         return None

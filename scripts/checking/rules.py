@@ -32,6 +32,7 @@ RULES: Final = {
     "G3f": "results come in the order of `n`",
     "G3g": "attempts count from 1, and each crash adds one",
     "G3h": "`welcome` lists requests in the order of `n`",
+    "G3i": "no handler outlives its server",
     # One id, one execution
     "G4a": "an id has one `n`",
     "G4b": "a request sent again is answered with the `n` and the state that it has",
