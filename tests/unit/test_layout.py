@@ -61,6 +61,15 @@ def test_what_ships_imports_no_tests_and_no_scripts(path: Path) -> None:
     assert not {n for n in imports(path) if n.split(".")[0] in {"tests", "scripts", "pytest"}}
 
 
+@pytest.mark.parametrize("path", files("scripts/checking"), ids=lambda path: path.name)
+def test_the_checker_of_histories_believes_none_of_our_code(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    ours = {"server", "protocol", "tests", "scripts"}
+    assert not {name for name in imports(path) if name.split(".")[0] in ours}
+    assert {node.level for node in nodes} <= {0, 1}  # nothing from beside its own package
+
+
 def test_the_json_schema_is_current() -> None:
     committed = (ROOT / "protocol/schema.json").read_text()
     assert committed == schema.render(), "run: python -m protocol.schema > protocol/schema.json"
