@@ -33,7 +33,9 @@ _log = structlog.get_logger(__name__)
 
 async def new_owner(log: Log, time_ns: int) -> str:
     """Return a name for this process's log that sorts after all others, whatever the clock says."""
-    newest = max((int(info.owner.partition("-")[0], 16) for info in await log.owners()), default=0)
+    owners = await log.owners()
+    names = [name for info in owners for name in (info.owner, info.sealed_by) if name is not None]
+    newest = max((int(name.partition("-")[0], 16) for name in names), default=0)
     return f"{max(time_ns, newest + 1):016x}-{secrets.token_hex(4)}"
 
 
@@ -41,13 +43,20 @@ async def seal_older(log: Log, owner: str) -> list[LogInfo]:
     """Seal every other log in `owner`'s name; return them, oldest first.
 
     From here on nobody else writes, and the old sessions can be taken over at leisure. Raises
-    Sealed when a newer owner is doing the same.
+    Sealed, having sealed none of its logs, when a newer owner is there.
     """
-    older = [info for info in await log.owners() if info.owner != owner]
-    for info in older:
-        if max(info.owner, await log.seal(info.owner, owner)) > owner:
+    older = {info.owner: info for info in await log.owners() if info.owner != owner}
+    unsealed = sorted(older, reverse=True)
+    for name in unsealed:  # which grows
+        sealed_by = owner if name > owner else await log.seal(name, owner)
+        if max(name, sealed_by) > owner:
             raise Sealed("a newer server has taken over this journal")
-    return older
+        if sealed_by != owner and sealed_by not in older:
+            # It sealed that log and came no further: it has written nothing of its own, so its
+            # log is not listed. Should it only be paused, it must not take the sessions over, too.
+            older[sealed_by] = LogInfo(sealed_by, 0, None)
+            unsealed.append(sealed_by)
+    return [older[name] for name in sorted(older)]
 
 
 async def recover(
