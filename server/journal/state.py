@@ -252,8 +252,8 @@ class SessionState:
 class State:
     """Everything one log, or several logs one after the other, say: the sessions by id.
 
-    `claimed` are the owners whose logs were taken over; `stopped` tells whether the last log
-    folded ended in good order.
+    `claimed` are the owners whose logs were taken over; `stopped` tells whether an owner said that
+    it stops in good order: it starts nothing more then, though its clients may go on for a moment.
     """
 
     def __init__(self) -> None:
@@ -268,7 +268,6 @@ def apply(state: State, entry: Entry) -> None:
     Entries of a session that is not known are passed over: a log whose start was trimmed says
     them before it comes to the session's snapshot.
     """
-    state.stopped = False
     match entry:
         case Snapshot():
             state.sessions[entry.session] = SessionState.from_snapshot(entry)
@@ -279,6 +278,8 @@ def apply(state: State, entry: Entry) -> None:
         case Stopped():
             state.stopped = True
         case _:
+            if isinstance(entry, Started):
+                state.stopped = False
             session = state.sessions.get(entry.session)
             if session is not None:
                 _apply_to_session(session, entry)

@@ -14,6 +14,7 @@ from server.journal.entries import (
     Accepted,
     Acked,
     Claimed,
+    Closed,
     End,
     Entry,
     Finished,
@@ -123,6 +124,13 @@ async def test_after_an_orderly_stop_only_what_started_counts_as_started(store: 
     await write(store, "1-a", [*A_LIFE, Stopped()])
     [session] = await recovered(store, "2-b")
     assert [attempt for _, _, attempt, _ in summary(session)] == [1, 1, 0]
+
+
+async def test_what_clients_say_while_the_server_stops_makes_it_no_crash(store: Store) -> None:
+    late: list[Entry] = [Acked("s", [1], 0, 0), accepted(4), Closed("s")]
+    await write(store, "1-a", [*A_LIFE, Stopped(), *late])
+    [session] = await recovered(store, "2-b")
+    assert summary(session) == [(2, None, 1, []), (3, None, 0, []), (4, None, 0, [])]
 
 
 async def test_what_was_claimed_is_durable_in_the_new_log(store: Store) -> None:
