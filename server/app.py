@@ -24,6 +24,7 @@ import uvloop
 from protocol import frames as wire
 from protocol.codes import CloseCode
 from server.auth import Verifier
+from server.files import make_room
 from server.gateway import Gateway
 from server.handlers import Handlers
 from server.http import HttpRoutes
@@ -184,7 +185,7 @@ class App:
             auth_timeout_seconds=settings.auth_timeout,
             slow_consumer_timeout_seconds=settings.slow_consumer_timeout,
             outbox_bytes=settings.outbox_bytes,
-            max_connections=settings.max_connections,
+            max_connections=make_room(settings.max_connections),
         )
         routes = HttpRoutes(
             verifier=verifier,

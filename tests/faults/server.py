@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from websockets.exceptions import ConnectionClosed
 
@@ -22,17 +24,36 @@ REQUESTS_MAX = 900
 
 
 class FaultyServer(ServerProcess):
-    """A server with `variables` in its environment, in addition to its settings."""
+    """A server with `variables` in its environment and a limit as the shell's ulimit takes it."""
 
     def __init__(
         self,
         directory: Path,
         journal: str | None = None,
         variables: dict[str, str] | None = None,
+        ulimit: str = "",
         **settings: Any,
     ) -> None:
         super().__init__(directory, journal, **({"handlers": HANDLERS} | settings))
         self.variables = variables or {}
+        self._ulimit = ulimit
+
+    def spawn(self) -> None:
+        with self.log.open("ab") as log:
+            self.spawn_with(log)
+
+    def spawn_with(self, log: IO[bytes] | int) -> None:
+        """Start the process; `log` takes what it writes."""
+        serve = [sys.executable, "-m", "server", "serve"]
+        limited = ["/bin/sh", "-c", f'ulimit {self._ulimit}; exec "$@"', "sh", *serve]
+        self.process = subprocess.Popen(
+            limited if self._ulimit else serve,
+            cwd=self.directory,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
     def environment(self) -> dict[str, str]:
         return super().environment() | self.variables

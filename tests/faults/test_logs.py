@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,14 +19,7 @@ class PipedServer(FaultyServer):
 
     def spawn(self) -> None:
         reader, writer = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve"],
-            cwd=self.directory,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=writer,
-        )
+        self.spawn_with(writer)
         os.close(writer)
         self._reader = reader
 
