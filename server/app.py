@@ -23,6 +23,7 @@ import uvloop
 
 from protocol import frames as wire
 from protocol.codes import CloseCode
+from server.age import AgeClock
 from server.auth import Verifier
 from server.files import make_room
 from server.gateway import Gateway
@@ -72,6 +73,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._age_clock = AgeClock()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -241,7 +243,8 @@ class App:
             self._gateway.sweep()
             self._listener.sweep()
             self._committer.sweep()
-            self._sessions.sweep(time.time(), settings.session_ttl, settings.result_ttl)
+            before = self._age_clock() - settings.result_ttl
+            self._sessions.sweep(settings.session_ttl, before)
 
     async def _keep_journal(self, old_owners: list[str]) -> None:
         """Bring the history up to date, forget logs taken over, checkpoint, expire history."""
@@ -261,8 +264,8 @@ class App:
                     projected = await projector.run()
                 if checkpointer.due():
                     await checkpointer.checkpoint(self._sessions.checkpoint())
-                if (now := time.time()) >= expire_at:
-                    await store.history.expire(now - self.settings.history_ttl)
+                if (now := time.monotonic()) >= expire_at:
+                    await store.history.expire(self._age_clock() - self.settings.history_ttl)
                     expire_at = now + PROJECT_SECONDS
             except JournalError as error:
                 _log.warning("journal_keeper_waits", error=str(error))

@@ -278,7 +278,7 @@ class Gateway:
         session.detach(link.outbox)
         if self._links.get(session.state.id) is link:
             del self._links[session.state.id]
-            link.seat.idle_since = self._clock()
+            link.seat.idle_since = self.loop.time()
             self._sessions.drop_if_over(link.seat)
 
     def sweep(self) -> None:

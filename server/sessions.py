@@ -27,7 +27,7 @@ class TooManyOfSubject(TooManySessions):
 
 
 class Seat:
-    """A session with its worker; `idle_since` is when its last connection went (Unix time)."""
+    """A session with its worker; `idle_since` is the loop's time when its last connection went."""
 
     __slots__ = ("idle_since", "session", "worker")
 
@@ -103,8 +103,11 @@ class Sessions:
                 del self._counts[state.subject]
             seat.worker.end()  # it would wait for further requests for ever
 
-    def sweep(self, now: float, session_ttl_seconds: float, result_ttl_seconds: float) -> None:
-        """End sessions nobody resumed, forget old results, and drop what is over."""
+    def sweep(self, session_ttl_seconds: float, results_before: float) -> None:
+        """End sessions nobody resumed, forget results from before that Unix time, and drop what is
+        over.
+        """
+        now = self._runtime.loop.time()
         for seat in self:
             session = seat.session
             away = session.out is None and not session.state.closed
@@ -112,7 +115,7 @@ class Sessions:
                 _log.info("session_expired", session=session.state.id)
                 session.close(cancel=False)
             if not session.state.closed:
-                session.expire_results(now - result_ttl_seconds)
+                session.expire_results(results_before)
             self.drop_if_over(seat)
 
     async def drain(self, timeout_seconds: float) -> None:
@@ -138,7 +141,7 @@ class Sessions:
                 yield seat.session
 
     def _add(self, session: Session, worker: Worker) -> Seat:
-        seat = Seat(session, worker, self._rules.clock())
+        seat = Seat(session, worker, self._runtime.loop.time())
         self._seats[session.state.id] = seat
         self._counts[session.state.subject] += 1
         return seat
