@@ -102,7 +102,9 @@ class Listener:
             if not connection.pinged:
                 connection.ping()
             elif silent_seconds > 2 * PING_SECONDS:
-                connection.close(CloseCode.INTERNAL_ERROR, "keepalive: no answer to a ping")
+                reason = "keepalive: no answer to a ping"
+                _log.info("closing", code=int(CloseCode.INTERNAL_ERROR), reason=reason)
+                connection.close(CloseCode.INTERNAL_ERROR, reason)
 
     # For connections
 
