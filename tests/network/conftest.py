@@ -5,11 +5,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.connection import CLOSE_SECONDS
+from tests.network.cable import Cable, NoCable
 from tests.raw import RawClient, online
 from tests.server_process import ServerProcess, token, unique
 
@@ -29,6 +31,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def chosen(config: pytest.Config, option: str) -> bool:
     """Tell whether an option was given; pytest knows it only when called for this folder."""
     return bool(config.getoption(option, False))
+
+
+class ServerAt(ServerProcess):
+    """A server that listens on an address other than that of the loopback."""
+
+    def __init__(self, directory: Path, host: str, **settings: Any) -> None:
+        super().__init__(directory, host=host, **settings)
+        self.host = host
+
+    @property
+    def url(self) -> str:
+        return f"ws://{self.host}:{self.port}/ws"
+
+    @property
+    def http(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@pytest.fixture
+async def cable() -> AsyncIterator[Cable]:
+    """A cable to another machine; without root, TUN or `ip` the test is skipped."""
+    try:
+        async with Cable() as cable:
+            yield cable
+    except NoCable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server of the test's own, not started yet; its `settings` may be changed before."""
+    server = ServerProcess(tmp_path, handlers=HANDLERS)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")

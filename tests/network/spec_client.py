@@ -40,14 +40,16 @@ class SpecClient:
         self._said_bye = False
         self._frames: deque[Fields] = deque()
 
-    async def visit(self, port: int, *, leave_unacknowledged: bool = False) -> bool:
+    async def visit(
+        self, port: int, host: str = "127.0.0.1", *, leave_unacknowledged: bool = False
+    ) -> bool:
         """Connect and go on to the end; False when the connection was cut before.
 
         `leave_unacknowledged` goes away, as if cut, when everything has ended.
         """
         self._frames.clear()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            async with dialled(port) as wire:
+            async with dialled(port, host) as wire:
                 # The smallest handshake: each byte of it is a place to be cut at.
                 await wire.handshake({**HANDSHAKE, "Host": "x", "Authorization": BEARER})
                 await self._greet(wire)

@@ -3,14 +3,8 @@
 import json
 
 from protocol.client import connect
-from tests.network.wire import CLOSE, TEXT, Wire, close_payload, frame, opened
+from tests.network.wire import CLOSE, TEXT, close_payload, frame, opened
 from tests.server_process import ServerProcess, token, unique
-
-
-async def hello(wire: Wire, **more: object) -> dict[str, object]:
-    """Say hello; return the welcome."""
-    wire.send(TEXT, json.dumps({"type": "hello", "token": token(), **more}).encode())
-    return json.loads((await wire.receive()).payload.partition(b"\n")[0])
 
 
 def said(**fields: object) -> bytes:
@@ -24,27 +18,27 @@ async def test_bye_in_one_packet_with_the_close_frame_ends_the_session(
     server: ServerProcess,
 ) -> None:
     async with opened(server.port) as wire:
-        welcome = await hello(wire)
+        welcome = await wire.hello()
         wire.write(said(type="bye") + GOODBYE)
         assert [one.opcode for one in await wire.receive_all()] == [CLOSE]
     async with opened(server.port) as wire:
-        assert (await hello(wire, session=welcome["session"]))["reason"] == "unknown_session"
+        assert (await wire.hello(session=welcome["session"]))["reason"] == "unknown_session"
 
 
 async def test_a_request_in_one_packet_with_the_close_frame_is_accepted(
     server: ServerProcess,
 ) -> None:
     async with opened(server.port) as wire:
-        welcome = await hello(wire)
+        welcome = await wire.hello()
         request = said(type="request", id="a", method="tally", params={"key": unique()})
         wire.write(request + GOODBYE)
         await wire.receive_all()
     known: list[object] = []
     while not known:  # not before its commit
         async with opened(server.port) as wire:
-            again = await hello(wire, session=welcome["session"])
+            again = await wire.hello(session=welcome["session"])
             assert again["resumed"]
-            known = [one["id"] for one in again["requests"]]  # type: ignore[attr-defined]
+            known = [one["id"] for one in again["requests"]]
     assert known == ["a"]
 
 
@@ -62,9 +56,9 @@ async def test_what_comes_behind_a_message_that_was_refused_does_not_count(
     server: ServerProcess,
 ) -> None:
     async with opened(server.port) as wire:
-        welcome = await hello(wire)
+        welcome = await wire.hello()
         wire.write(frame(TEXT, b"\xff") + said(type="bye"))
         (closing,) = await wire.receive_all()
         assert closing.close_code == 1007
     async with opened(server.port) as wire:
-        assert (await hello(wire, session=welcome["session"]))["resumed"]
+        assert (await wire.hello(session=welcome["session"]))["resumed"]

@@ -2,10 +2,13 @@
 
 import asyncio
 import base64
+import json
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from tests.server_process import token
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
@@ -97,6 +100,15 @@ class Wire:
         head = await self.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         return head
+
+    async def hello(self, **more: Any) -> dict[str, Any]:
+        """Say hello as alice, unless told otherwise; return the welcome."""
+        self.send(TEXT, json.dumps({"type": "hello", "token": token(), **more}).encode())
+        return json.loads((await self.receive()).payload.partition(b"\n")[0])
+
+    def say(self, **fields: Any) -> None:
+        """Send one frame of the session."""
+        self.send(TEXT, json.dumps(fields).encode())
 
     def write(self, data: bytes) -> None:
         """Write bytes as they are."""
