@@ -663,8 +663,16 @@ class Session:
         return True
 
     def _acknowledge(self, entry: Acked) -> None:
-        self._append(entry)
         self.state.acknowledge(entry)
+        self._note_start()
+        last = self._entries[-1] if self._entries else None
+        if isinstance(last, Acked) and last.n in (0, entry.n):
+            # Acknowledgements ask for no commit: those of a long stream become one.
+            self._entries[-1] = Acked(
+                entry.session, last.ended + entry.ended, entry.n, entry.results
+            )
+        else:
+            self._append(entry)
 
     def _drop_tail(self, request: RequestState, upto: int) -> None:
         """Forget results before index `upto` that are not in the log yet."""

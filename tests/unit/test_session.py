@@ -8,7 +8,7 @@ from msgspec import Raw
 from protocol import frames as wire
 from protocol.codec import decode_client_message
 from protocol.codes import ErrorCode
-from server.journal.entries import Accepted, Authorized, Entry, Finished, Snapshot, Started
+from server.journal.entries import Accepted, Acked, Authorized, Entry, Finished, Snapshot, Started
 from server.journal.state import RequestState, State, fold
 from server.outbox import Outbox
 from server.session import EVENT_BYTES, PIECE_BYTES, Refused, ResultTooLarge
@@ -671,3 +671,23 @@ def test_scopes_that_change_while_nothing_is_committed_leave_one_entry(bench: Be
     bench.journal.cut()
     changes = [e for e in bench.journal.in_flight if isinstance(e, Authorized)]
     assert changes == [Authorized("s", "scope-9")]
+
+
+def test_results_acknowledged_one_by_one_leave_one_entry(bench: Bench) -> None:
+    bench.accept("a")
+    request = bench.start()
+    for seq in range(1, 11):
+        bench.session.result(request, b"1")
+        bench.say(wire.Ack(seq))
+    bench.journal.cut()
+    assert bench.journal.in_flight == [Started("s", 1, 1, 1000.0), Acked("s", [], 1, 10)]
+
+
+def test_an_acknowledgement_of_what_has_just_started_is_logged_behind_its_start(
+    bench: Bench,
+) -> None:
+    bench.accept("a", "b")
+    bench.run()
+    bench.session.result(bench.start(), b"1")
+    bench.say(wire.Ack(1), wire.Ack(2))
+    assert bench.folded().snapshot() == bench.session.state.snapshot()
