@@ -1,5 +1,6 @@
 """Users are kept by name."""
 
+import pytest
 from msgspec.structs import replace
 
 from server.journal.store import Store, User
@@ -54,3 +55,26 @@ async def test_users_are_managed_while_a_server_has_the_log(backend: Backend, st
     await store.log.append("a", 1, b"one")
     await command.users.remove("alice")
     assert await store.users.get("alice") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "$where",
+        "$gt",
+        '{"$ne": ""}',
+        "a.b",
+        "' OR '1'='1",
+        "alice'; DROP TABLE users; --",
+        "%",
+        "_",
+    ],
+)
+async def test_a_name_is_data_to_every_database(store: Store, name: str) -> None:
+    await store.users.put(ALICE)
+    assert await store.users.get(name) is None
+    odd = replace(BOB, name=name)
+    await store.users.put(odd)
+    assert await store.users.get(name) == odd
+    assert await store.users.remove(name)
+    assert await store.users.list() == [ALICE]
