@@ -36,6 +36,7 @@ from server.journal.log import JournalError, LogInfo
 from server.journal.opening import open_store
 from server.journal.projection import Projector, project
 from server.journal.store import Store, User
+from server.keys import looks_guessable
 from server.listener import LISTEN_BACKLOG, Listener
 from server.loading import load_handlers
 from server.origins import Origins
@@ -112,6 +113,8 @@ class App:
         # What a setting can be wrong about comes first, before anything is begun.
         handlers = load_handlers(settings.handlers)
         verifier = Verifier.from_settings(settings)
+        if settings.jwt_secret is not None and looks_guessable(settings.jwt_secret):
+            _log.warning("jwt_secret_guessable", advice="make one of 32 random bytes")
         origins = _origins(settings)
         self._store = await open_store(settings.journal, history_ttl_seconds=settings.history_ttl)
         owner = await new_owner(self._store.log, time.time_ns())

@@ -21,6 +21,8 @@ from msgspec import Struct
 from server.settings import SettingsError
 
 SECRET_BYTES_MIN: Final = 32
+SECRET_CHARACTERS_MIN: Final = 10
+"""With fewer different ones a secret was typed, not made; one of 32 random hex digits has 14."""
 RSA_BITS_MIN: Final = 2048
 """RFC 7518 section 3.3."""
 PEM_BYTES_MAX: Final = 64 * 1024
@@ -78,6 +80,12 @@ def secret_key(secret: str) -> Key:
             "QUEUESYSTEM_JWT_SECRET holds a key, not a secret: put a public key into a PEM file "
             "and its name into QUEUESYSTEM_JWT_PUBLIC_KEY"
         ) from None
+
+
+def looks_guessable(secret: str) -> bool:
+    """Tell whether a secret is long enough only because something in it is repeated."""
+    repeats = secret in (secret + secret)[1:-1]
+    return repeats or len(set(secret)) < SECRET_CHARACTERS_MIN
 
 
 def pem_key(path: Path) -> Key:
