@@ -27,8 +27,10 @@ class FileLock:
         if self._path in _held:
             raise Locked(f"{path} is locked by this very process ({os.getpid()})")
         try:
+            # For its owner only: who can read it could hold up the server with a lock of his own.
             # Unbuffered: what a full disk did not take must not be tried again by `close`.
-            self._file = self._path.open("a+b", buffering=0)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file = os.fdopen(descriptor, "a+b", buffering=0)
         except OSError as error:
             raise JournalError(f"cannot open the lock file {path}: {error.strerror}") from error
         try:

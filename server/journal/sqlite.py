@@ -7,6 +7,7 @@ The log belongs to one process at a time, by a lock on `<path>-lock`. Users and 
 opened without it, so that an operator's commands work beside a running server.
 """
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from server.journal.sqlite_tables import SqliteHistory, SqliteUsers
 from server.journal.sqlite_thread import SqliteThread, transaction
 
 SCHEMA_VERSION: Final = 2
+PRIVATE_MODE: Final = 0o600
 CHECKPOINT_PAGES: Final = 4096
 """Pages (of 4 KiB) in the write-ahead log after which it is copied into the database file."""
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
@@ -72,6 +74,7 @@ async def open_sqlite(path: Path, *, log: bool) -> SqliteStore:
     that cannot be used.
     """
     path = _usable(path)
+    _make_private(path)
     lock = FileLock(path.with_name(path.name + "-lock")) if log else None
     writer = SqliteThread(path, _SETUP)
     reader = SqliteThread(path, _SETUP_READER)
@@ -89,6 +92,19 @@ def _usable(path: Path) -> Path:
     if not path.parent.is_dir():
         raise JournalError(f"cannot open {path}: there is no directory {path.parent}")
     return path
+
+
+def _make_private(path: Path) -> None:
+    """Make a missing file readable for its owner only, as SQLite then makes those beside it.
+
+    It holds what clients send and the hashes of passwords. One that is there keeps its mode.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE_MODE))
+    except FileExistsError:
+        pass  # not even opened: closing it would end SQLite's locks of this process
+    except OSError as error:
+        raise JournalError(f"cannot open {path}: {error.strerror}") from error
 
 
 def _make_schema(connection: sqlite3.Connection) -> None:
