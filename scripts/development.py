@@ -52,6 +52,7 @@ def remember(name: str, value: str) -> None:
     if text and not text.endswith("\n"):
         text += "\n"
     descriptor = os.open(DOTENV, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)  # also when it was there
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(f"{text}{name}={value}\n")
 
