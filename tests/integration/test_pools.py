@@ -107,9 +107,10 @@ def come(fifo: Path, then: Path | None = None) -> str:
     return "came"
 
 
-def come_twice(fifo: Path, then: Path) -> None:
-    come(fifo)
-    come(fifo, then)
+def come_twice(first: Path, second: Path, then: Path) -> None:
+    """Wait at one fifo after the other: who comes to the same one again may meet the first time."""
+    come(first)
+    come(second, then)
 
 
 def signal_yourself() -> str:
@@ -261,12 +262,14 @@ async def test_a_cancelled_call_in_a_thread_is_awaited_to_its_end(pools: Pools) 
 async def test_a_cancelled_call_in_a_process_is_awaited_to_its_end(
     pools: Pools, fifo: Path, tmp_path: Path
 ) -> None:
-    call = asyncio.create_task(pools.run_process(come_twice, fifo, tmp_path / "ended"))
+    second = tmp_path / "second"
+    os.mkfifo(second)
+    call = asyncio.create_task(pools.run_process(come_twice, fifo, second, tmp_path / "ended"))
     await meet(fifo)
     call.cancel()
     await turns()
     assert not call.done()
-    await meet(fifo)
+    await meet(second)
     with pytest.raises(asyncio.CancelledError):
         await call
     assert (tmp_path / "ended").exists()
@@ -417,7 +420,7 @@ async def test_what_comes_of_a_thread_that_was_given_up_is_dropped() -> None:
 
 async def test_close_kills_processes_after_the_grace(fifo: Path) -> None:
     pools = Pools(processes=1)
-    call = asyncio.create_task(pools.run_process(come_twice, fifo, fifo))
+    call = asyncio.create_task(pools.run_process(come_twice, fifo, fifo, fifo))
     await meet(fifo)
     await pools.close(grace_seconds=0)
     with pytest.raises(PoolsClosed):
