@@ -13,13 +13,22 @@ import multiprocessing
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
+
+import structlog
 
 from server.process_worker import SIGNALS, serve_calls
 from server.threads import PoolsClosed, Threads
+
+START_SECONDS: Final = 30.0
+"""A call waits so long for a system that gives no further process; then it fails."""
+START_AGAIN_SECONDS: Final = 0.2
+
+_log = structlog.get_logger(__name__)
 
 
 class WorkerDied(Exception):
@@ -43,7 +52,8 @@ class Processes:
 
         As Threads.run; in addition everything is pickled, the function by its name. An exception
         that does not survive that comes as RuntimeError with its text. Raises WorkerDied, and
-        what pickle raises for what it cannot take.
+        what pickle raises for what it cannot take, and OSError when no process can be started
+        for START_SECONDS.
         """
         call = pickle.dumps((function, arguments))
         returned, value = pickle.loads(await self._threads.run(self._call, call))  # noqa: S301 - from our own process
@@ -73,6 +83,17 @@ class Processes:
         return answer
 
     def _take(self) -> "_Worker":
+        give_up_at = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self._take_now()
+            except OSError as error:  # too many processes, or too little memory
+                if time.monotonic() >= give_up_at:
+                    raise
+                _log.warning("process_not_started", error=str(error))
+                time.sleep(START_AGAIN_SECONDS)
+
+    def _take_now(self) -> "_Worker":
         with self._lock:
             while self._idle:
                 worker = self._idle.pop()

@@ -11,7 +11,15 @@ import asyncio
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
+
+import structlog
+
+START_SECONDS: Final = 30.0
+"""A call waits so long for a system that gives not one thread; then it fails."""
+START_AGAIN_SECONDS: Final = 0.2
+
+_log = structlog.get_logger(__name__)
 
 
 class PoolsClosed(Exception):
@@ -38,16 +46,16 @@ class Threads:
         A call cancelled before it begins is never made. One cancelled later is waited for, then
         CancelledError is raised whatever came of it. An exception that is none of `Exception`, or
         is StopIteration, comes as RuntimeError: it would mean something else to the event loop.
-        Raises PoolsClosed.
+        Raises PoolsClosed, and RuntimeError when no thread can be started for START_SECONDS.
         """
         async with self._slots:
+            if len(self._running) >= len(self._threads):
+                await self._have_a_thread()
             if self._closed:
                 raise PoolsClosed("the server stops: no further call is made")
             future = asyncio.get_running_loop().create_future()
             self._running.add(future)
             try:
-                if len(self._running) > len(self._threads):
-                    self._start_thread()
                 self._calls.put((future, function, arguments))
                 return await _to_the_end(future)
             finally:
@@ -66,6 +74,23 @@ class Threads:
                 future.set_exception(PoolsClosed("the server stopped before the call ended"))
         for _ in self._threads:
             self._calls.put(None)
+
+    async def _have_a_thread(self) -> None:
+        """Start a thread; where the system gives none, one that is there will do."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + START_SECONDS
+        while not self._closed:
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # too many threads, or too little memory
+                _log.warning("thread_not_started", error=str(error))
+                if self._threads:
+                    return
+                if loop.time() >= give_up_at:
+                    raise
+                await asyncio.sleep(START_AGAIN_SECONDS)
+            else:
+                return
 
     def _start_thread(self) -> None:
         thread = threading.Thread(

@@ -1,13 +1,26 @@
 """The methods of the servers in these tests, and what is different in such a server."""
 
 import os
+import time
+from pathlib import Path
 
-from server import Handlers
+from server import Handlers, Request
 from server.journal import committer, mongodb, sqlite
 from tests.integration import handlers as integration
 
 handlers = Handlers()
 handlers.include(integration.handlers)
+
+
+@handlers.method(process=True)
+def in_process(request: Request, path: str, gate: str) -> int:
+    """Note in a file in which process it runs, until there is a file `gate`."""
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return request.attempt
+
 
 # Statements that come behind the server's own, to see a test fail: `PRAGMA synchronous = OFF`.
 sqlite._SETUP += tuple(filter(None, os.environ.get("FAULTS_SQLITE", "").split(";")))
