@@ -134,6 +134,9 @@ class App:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            # The terminal was closed. That may come twice, and with a SIGTERM: never at once.
+            loop.add_signal_handler(signal.SIGHUP, self._stopping.set)
         _log.info(
             "serving", url=f"ws://{settings.host}:{self.port}/ws", journal=_hide(settings.journal)
         )

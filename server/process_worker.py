@@ -13,8 +13,9 @@ from typing import Final
 
 from server.threads import ordinary
 
-SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
-"""Ctrl-C and service managers send these to the whole group; the server decides what they mean."""
+SIGNALS: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
+"""Ctrl-C, closed terminals and service managers send these to the whole group; the server decides
+what they mean."""
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
@@ -22,8 +23,10 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 def serve_calls(connection: Connection) -> None:
     """Answer the calls that come over `connection` until its other end is closed."""
     for number in SIGNALS:
-        # A handler and not SIG_IGN, which programs that a function starts would inherit.
-        signal.signal(number, _ignore)
+        # A handler and not SIG_IGN, which programs that a function starts would inherit; but
+        # where nohup has put it they shall.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     _die_with_the_server()
     while True:

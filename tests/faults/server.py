@@ -24,19 +24,19 @@ REQUESTS_MAX = 900
 
 
 class FaultyServer(ServerProcess):
-    """A server with `variables` in its environment and a limit as the shell's ulimit takes it."""
+    """A server with `variables` in its environment, started behind a command of the shell."""
 
     def __init__(
         self,
         directory: Path,
         journal: str | None = None,
         variables: dict[str, str] | None = None,
-        ulimit: str = "",
+        behind: str = "",
         **settings: Any,
     ) -> None:
         super().__init__(directory, journal, **({"handlers": HANDLERS} | settings))
         self.variables = variables or {}
-        self._ulimit = ulimit
+        self._behind = behind
 
     def spawn(self) -> None:
         with self.log.open("ab") as log:
@@ -45,9 +45,9 @@ class FaultyServer(ServerProcess):
     def spawn_with(self, log: IO[bytes] | int) -> None:
         """Start the process; `log` takes what it writes."""
         serve = [sys.executable, "-m", "server", "serve"]
-        limited = ["/bin/sh", "-c", f'ulimit {self._ulimit}; exec "$@"', "sh", *serve]
+        by_shell = ["/bin/sh", "-c", f'{self._behind}; exec "$@"', "sh", *serve]
         self.process = subprocess.Popen(
-            limited if self._ulimit else serve,
+            by_shell if self._behind else serve,
             cwd=self.directory,
             env=self.environment(),
             stdin=subprocess.DEVNULL,

@@ -69,7 +69,7 @@ async def test_who_is_connected_works_on_when_no_file_is_left(server: FaultyServ
 
 
 async def test_a_low_limit_is_raised_so_that_all_connections_fit(tmp_path: Path) -> None:
-    server = FaultyServer(tmp_path, ulimit="-S -n 64", max_connections=2000)
+    server = FaultyServer(tmp_path, behind="ulimit -S -n 64", max_connections=2000)
     try:
         await server.astart()
         assert server.process is not None
@@ -83,7 +83,7 @@ async def test_a_low_limit_is_raised_so_that_all_connections_fit(tmp_path: Path)
 async def test_where_the_limit_cannot_be_raised_connections_are_refused_in_time(
     tmp_path: Path,
 ) -> None:
-    server = FaultyServer(tmp_path, ulimit="-n 80", max_connections=2000)
+    server = FaultyServer(tmp_path, behind="ulimit -n 80", max_connections=2000)
     try:
         await server.astart()
         (line,) = server.lines("open_files_capped")
