@@ -22,6 +22,20 @@ def in_process(request: Request, path: str, gate: str) -> int:
     return request.attempt
 
 
+@handlers.method()
+async def hog(request: Request, mebibytes: int) -> int:
+    """Take so much memory, and give it back."""
+    return len(bytearray(mebibytes * 2**20))
+
+
+@handlers.method()
+async def block(request: Request, path: str, gate: str) -> None:
+    """Hold up the event loop, as no coroutine should, until there is a file `gate`."""
+    Path(path).touch()
+    while not Path(gate).exists():
+        time.sleep(0.01)  # noqa: ASYNC251 - the very fault
+
+
 # Statements that come behind the server's own, to see a test fail: `PRAGMA synchronous = OFF`.
 sqlite._SETUP += tuple(filter(None, os.environ.get("FAULTS_SQLITE", "").split(";")))
 
