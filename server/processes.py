@@ -124,6 +124,7 @@ class _Worker:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
+        self._ending = threading.Lock()
         self._connection: Connection
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=serve_calls, args=(theirs,))
@@ -143,6 +144,7 @@ class _Worker:
         return self._connection.recv_bytes()
 
     def kill(self) -> None:
-        """End the process now."""
-        self.process.kill()
-        self.process.join()
+        """End the process now; it is gone when this returns."""
+        with self._ending:  # of two threads that wait for a process only one learns of its end
+            self.process.kill()
+            self.process.join()
