@@ -20,7 +20,7 @@ import structlog
 from server.handlers import Handlers
 from server.journal.committer import Committer
 from server.journal.entries import Claimed, decode_commit
-from server.journal.log import Log, LogInfo, Sealed, Unavailable
+from server.journal.log import Commit, Damaged, Log, LogInfo, Sealed, Unavailable
 from server.journal.state import SessionState, State, fold
 
 CLAIM_SLICE: Final = 100
@@ -62,7 +62,10 @@ async def seal_older(log: Log, owner: str) -> list[LogInfo]:
 async def recover(
     log: Log, committer: Committer, handlers: Handlers, older: Iterable[LogInfo]
 ) -> list[SessionState]:
-    """Fold the sealed logs `older` and claim their sessions; durable when it returns them."""
+    """Fold the sealed logs `older` and claim their sessions; durable when it returns them.
+
+    Raises Damaged when a log does not say what was written to it.
+    """
     states = {info.owner: await _fold(log, info) for info in older}
     claimed = {owner for state in states.values() for owner in state.claimed}
     sessions: dict[str, SessionState] = {}
@@ -77,17 +80,31 @@ async def recover(
 
 async def _fold(log: Log, info: LogInfo) -> State:
     while True:
-        state = State()
         try:
-            async for commit in log.read(info.owner, info.trimmed):
-                fold(state, decode_commit(commit.data))
-                await asyncio.sleep(0)  # new sessions are being served meanwhile
+            return await _fold_once(log, info)
         except Unavailable as error:
             # Not the end of the server: its new sessions wait for the same store.
             _log.warning("recovery_waits", owner=info.owner, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
-        else:
-            return state
+
+
+async def _fold_once(log: Log, info: LogInfo) -> State:
+    state = State()
+    seq = info.trimmed
+    async for commit in log.read(info.owner, info.trimmed):
+        seq += 1
+        try:
+            _fold_commit(state, seq, commit)
+        except Damaged as error:
+            raise Damaged(f"commit {seq} of the log of {info.owner}: {error}") from error
+        await asyncio.sleep(0)  # new sessions are being served meanwhile
+    return state
+
+
+def _fold_commit(state: State, seq: int, commit: Commit) -> None:
+    if commit.seq != seq:
+        raise Damaged("it is missing")
+    fold(state, decode_commit(commit.data))
 
 
 def prepare(session: SessionState, handlers: Handlers, *, orderly: bool) -> None:

@@ -1,15 +1,19 @@
 """What the log says: the entries a commit is made of, and a commit's bytes.
 
-A commit is one MessagePack array of entries, encoded in one call. Requests are the very text of the
+A commit is one MessagePack array of entries, encoded in one call, and a CRC-32 of that (4 bytes,
+big-endian): stores and disks change bits without a word. Requests are the very text of the
 wire and results the JSON they are sent as, so that nothing is encoded twice. Times are Unix times
 in seconds.
 """
 
+import zlib
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
+
+from server.journal.log import Damaged
 
 DONE: Final = "done"
 """The outcome of a request that ended well; every other outcome is an error code."""
@@ -167,18 +171,33 @@ class Source(Protocol):
         ...
 
 
+_CHECKSUM_BYTES: Final = 4
+_Entries = TypeVar("_Entries")
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[Entry])
 
 
 def encode_commit(entries: Sequence[Entry]) -> bytes:
     """Return the bytes of one commit."""
-    return _encoder.encode(entries)
+    data = _encoder.encode(entries)
+    return data + zlib.crc32(data).to_bytes(_CHECKSUM_BYTES)
 
 
 def decode_commit(data: bytes) -> list[Entry]:
-    """Return the entries of one commit; raises msgspec.DecodeError when it is not one."""
-    return _decoder.decode(data)
+    """Return the entries of one commit. Raises Damaged when it is not one."""
+    return decode_entries(_decoder, data)
+
+
+def decode_entries(decoder: "msgspec.msgpack.Decoder[_Entries]", data: bytes) -> _Entries:
+    """Return what `decoder` makes of a commit. Raises Damaged when it is not one."""
+    body = memoryview(data)[:-_CHECKSUM_BYTES]
+    if zlib.crc32(body) != int.from_bytes(data[-_CHECKSUM_BYTES:]):
+        raise Damaged("a commit is damaged: its checksum is wrong")
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Damaged(f"a commit is damaged, or of another version: {error}") from error
 
 
 def encode_error(code: str, message: str, retryable: bool, details: Any = None) -> bytes:

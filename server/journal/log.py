@@ -13,6 +13,7 @@ Errors form one small tree:
     +-- Unavailable   the store cannot be reached or cannot write now: try the same call again
     +-- Sealed        somebody else ended this log: its owner has lost it and must stop
     +-- Locked        another process holds this store
+    +-- Damaged       what was read is not what was written
 """
 
 from collections.abc import AsyncGenerator, Collection
@@ -35,6 +36,10 @@ class Sealed(JournalError):
 
 class Locked(JournalError):
     """Another process holds this store."""
+
+
+class Damaged(JournalError):
+    """What was read is not what was written: going on would lose or change requests silently."""
 
 
 class LogInfo(Struct, frozen=True):

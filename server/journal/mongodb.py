@@ -28,7 +28,7 @@ from server.journal.mongodb_tables import MongodbHistory, MongodbUsers
 
 DRIVER: Final[Callable[..., Any]] = AsyncIOMotorClient
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 DATABASE: Final = "queuesystem"
 """Used when the URL names none."""
 SELECTION_MS: Final = 3_000

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, defstruct
 
 from protocol import frames as wire
 from protocol.codec import decode_client_message
-from server.journal.entries import Accepted, Entry, Finished, Opened, Started
+from server.journal.entries import Accepted, Entry, Finished, Opened, Started, decode_entries
 
 
 class EndOutline(Struct, array_like=True, gc=False):
@@ -56,8 +56,8 @@ _frames: Final = msgspec.json.Decoder(RequestOutline | wire.Ack)
 
 
 def decode_outline(data: bytes) -> list[Outline]:
-    """Return what a commit says of requests; raises msgspec.DecodeError when it is not one."""
-    return [entry for entry in _entries.decode(data) if type(entry) in OUTLINES]
+    """Return what a commit says of requests. Raises Damaged when it is not one."""
+    return [entry for entry in decode_entries(_entries, data) if type(entry) in OUTLINES]
 
 
 def decode_requests(frames: str) -> Sequence[RequestOutline | wire.Ack]:

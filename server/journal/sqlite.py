@@ -19,7 +19,7 @@ from server.journal.sqlite_log import SqliteLog
 from server.journal.sqlite_tables import SqliteHistory, SqliteUsers
 from server.journal.sqlite_thread import SqliteThread, transaction
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 PRIVATE_MODE: Final = 0o600
 CHECKPOINT_PAGES: Final = 4096
 """Pages (of 4 KiB) in the write-ahead log after which it is copied into the database file."""

@@ -31,6 +31,7 @@ from server.journal.entries import (
     Started,
     Stopped,
 )
+from server.journal.log import Damaged
 
 RECENT_IDS_MIN: Final = 1000
 """How many acknowledged ids a session remembers at least (G4); at most twice as many."""
@@ -263,7 +264,7 @@ class State:
 
 
 def apply(state: State, entry: Entry) -> None:
-    """Change `state` by what `entry` says.
+    """Change `state` by what `entry` says. Raises Damaged when that cannot be.
 
     Entries of a session that is not known are passed over: a log whose start was trimmed says
     them before it comes to the session's snapshot.
@@ -282,7 +283,10 @@ def apply(state: State, entry: Entry) -> None:
                 state.stopped = False
             session = state.sessions.get(entry.session)
             if session is not None:
-                _apply_to_session(session, entry)
+                try:
+                    _apply_to_session(session, entry)
+                except KeyError as error:
+                    raise Damaged(f"session {session.id} has no request {error}") from error
                 if session.is_over():
                     del state.sessions[session.id]
 
@@ -311,6 +315,8 @@ def _apply_to_session(
 
 def _accept(session: SessionState, entry: Accepted) -> None:
     n = entry.n
+    if n != session.last_n + 1:
+        raise Damaged(f"session {session.id} has request {n} behind {session.last_n}")
     for frame in decode_client_message(entry.frames):
         if isinstance(frame, Request):
             session.accept(n, frame, digest(frame), entry.time)
@@ -318,6 +324,6 @@ def _accept(session: SessionState, entry: Accepted) -> None:
 
 
 def fold(state: State, entries: Iterable[Entry]) -> None:
-    """Apply `entries` in order."""
+    """Apply `entries` in order. Raises Damaged."""
     for entry in entries:
         apply(state, entry)
