@@ -94,6 +94,7 @@ class Cable:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        await self.run_far(_cancel_all())
         self._far_loop.call_soon_threadsafe(self._far_loop.stop)
         await asyncio.to_thread(self._thread.join)
         for tun in self._tuns:
@@ -155,6 +156,13 @@ class Cable:
         if not self.cut and target in self._tuns:
             with suppress(BlockingIOError):  # the queue is full: lost
                 os.write(target, packet)
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _ip(*arguments: str) -> None:

@@ -77,7 +77,7 @@ async def test_a_link_that_delays_loses_and_reorders_packets(
     server = ServerAt(tmp_path, cable.near, handlers=HANDLERS)
     await server.astart()
     cable.loss, cable.delay_seconds, cable.jitter_seconds = 0.1, 0.1, 0.05
-    by_the_spec = [some_by_the_spec(count) for _ in range(clients)]
+    by_the_spec = [some_by_the_spec(20) for _ in range(clients)]
 
     async def all_at_once() -> None:
         spec: list[Any] = [one.visit(server.port, server.host) for one in by_the_spec]
@@ -90,4 +90,4 @@ async def test_a_link_that_delays_loses_and_reorders_packets(
     finally:
         server.close()
     assert all(one.over for one in by_the_spec)
-    assert all(list(one.results.values()) == [[1, 2, 3]] * count for one in by_the_spec)
+    assert all(list(one.results.values()) == [[1, 2, 3]] * 20 for one in by_the_spec)

@@ -19,8 +19,6 @@ from tests.network.wire import Wire
 from tests.raw import online
 from tests.server_process import ServerProcess, token, unique
 
-pytestmark = pytest.mark.timeout(180)
-
 KEEPALIVE = "no answer to a ping"
 SOONER = {"ping_interval": 0.5, "ping_timeout": 0.5, "close_timeout": 0.5}
 
