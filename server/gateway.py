@@ -189,6 +189,7 @@ class Gateway:
         self._links[session_id] = link
         if older is not None:
             older.seat.session.detach(older.outbox)
+            older.outbox.close()  # its end may take long, and nobody shall wait for its room
             self.close(
                 older,
                 CloseCode.TAKEN_OVER,

@@ -95,3 +95,30 @@ async def test_new_sessions_are_served_while_older_ones_are_taken_over() -> None
     await gateway.serve(new)
     await turns()
     assert not new.welcome().resumed
+
+
+class ClosableConnection(ListConnection):
+    """One that may be closed; its peer reads nothing, so it is not lost for a while."""
+
+    def __init__(self, hello: wire.Hello) -> None:
+        super().__init__(hello)
+        self.paused_since = 0.0
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close."""
+
+
+async def test_who_waits_for_room_on_a_connection_goes_on_when_the_session_is_taken_over() -> None:
+    gateway, sessions = make()
+    sessions.recovered.set()
+    stuck: Any = ClosableConnection(wire.Hello())
+    await gateway.serve(stuck)
+    (link,) = gateway.links
+    link.outbox.put(wire.GoAway("fills it", 0), 2_000_000)
+    waiting = asyncio.create_task(link.outbox.room())
+    await turns()
+    assert not waiting.done()
+    elsewhere: Any = ListConnection(wire.Hello(session=link.session.state.id))
+    await gateway.serve(elsewhere)
+    await turns()
+    assert waiting.done()
