@@ -46,6 +46,14 @@ async def poured(request: Request, key: str) -> int:
 
 
 @handlers.method()
+async def second_time(request: Request) -> int:
+    """Wait until the server is killed; end in the next attempt."""
+    if request.attempt == 1:
+        await asyncio.Event().wait()
+    return request.attempt
+
+
+@handlers.method()
 async def census(request: Request) -> dict[str, int]:
     """Count what a connection must not leave behind in the server: its tasks and sockets."""
     gc.collect()  # a task that nobody holds says so now, in the log

@@ -25,13 +25,16 @@ BEARER = "Bearer " + token("spec")
 class SpecClient:
     """One session with a few requests; `visit` goes on wherever the last one was cut.
 
-    `results` and `ended` are what has come, `visits` how often it was welcomed.
+    `results` and `ended` are what has come. `may_crash` says that the server may be killed between
+    two visits: then attempts may grow, and events may come again in a new epoch.
     """
 
-    def __init__(self, requests: Sequence[Fields]) -> None:
+    def __init__(self, requests: Sequence[Fields], *, may_crash: bool = False) -> None:
         self.results: dict[str, list[Any]] = {one["id"]: [] for one in requests}
+        self.attempts: dict[str, int] = {one["id"]: 1 for one in requests}
         self.ended: list[str] = []
         self.over = False
+        self._may_crash = may_crash
         self._requests = {one["id"]: {"type": "request", **one} for one in requests}
         self._session: str | None = None
         self._epoch = ""
@@ -66,6 +69,7 @@ class SpecClient:
         other = SpecClient([])
         other._requests = self._requests
         other.results = {request_id: [] for request_id in self._requests}
+        other.attempts = dict(self.attempts)
         other._session, other._epoch = self._session, self._epoch
         return other
 
@@ -79,8 +83,10 @@ class SpecClient:
         if self._session is not None and not welcome["resumed"]:
             assert self._said_bye, "the server forgot a session that had not ended"
             assert len(self.ended) == len(self._requests)
+        elif self._session is not None and welcome["epoch"] != self._epoch:
+            assert self._may_crash
+            self._seq = 0
         elif self._session is not None:
-            assert welcome["epoch"] == self._epoch, "there was no crash"
             assert welcome["seq"] >= self._seq
         self._session, self._epoch = welcome["session"], welcome["epoch"]
         known = {one["id"]: one for one in welcome["requests"]}
@@ -98,23 +104,32 @@ class SpecClient:
 
     def _take(self, frame: Fields) -> None:
         request_id = frame["id"]
+        if frame["type"] == "accepted":
+            assert self._positions.setdefault(request_id, frame["n"]) == frame["n"]
+            return
+        assert frame["seq"] == self._seq + 1, "an event is missing or came again"
+        self._seq = frame["seq"]
+        if request_id in self.ended:
+            assert self._may_crash, "an event of a request that has ended"
+            return
+        results = self.results[request_id]
+        if frame["attempt"] > self.attempts[request_id]:
+            assert self._may_crash, "a request ran twice"
+            self.attempts[request_id] = frame["attempt"]
+            results.clear()
+        assert frame["attempt"] == self.attempts[request_id]
         match frame["type"]:
-            case "accepted":
-                assert self._positions.setdefault(request_id, frame["n"]) == frame["n"]
-                return
+            case "result" if frame["index"] < len(results):
+                assert self._may_crash, "a result came again"
+                assert results[frame["index"]] == frame["data"]
             case "result":
-                assert request_id not in self.ended
-                assert frame["index"] == len(self.results[request_id])
-                self.results[request_id].append(frame["data"])
+                assert frame["index"] == len(results), "a result is missing"
+                results.append(frame["data"])
             case "done":
-                assert request_id not in self.ended
-                assert frame["results"] == len(self.results[request_id])
+                assert frame["results"] == len(results)
                 self.ended.append(request_id)
             case other:
                 raise AssertionError(f"{other}: {frame}")
-        assert frame["attempt"] == 1
-        assert frame["seq"] == self._seq + 1, "an event is missing or came again"
-        self._seq = frame["seq"]
 
     async def _leave(self, wire: Wire) -> None:
         self._say(wire, {"type": "ack", "seq": self._seq}, {"type": "bye"})
