@@ -309,7 +309,7 @@ class Connection(asyncio.Protocol):
 
     def respond(self, response: Response) -> None:
         """Answer the request; unless the status is 101 that is the end of the connection."""
-        if self.lost:
+        if self.lost or self._transport.is_closing():
             return
         if response.status_code == 101:
             self._answering = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import tracemalloc
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -20,6 +21,10 @@ class ListTransport:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self.closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
 
     def set_write_buffer_limits(self, high: int) -> None:
         """Every test says itself when it is full."""
@@ -36,12 +41,16 @@ class ListTransport:
 
 
 class Host:
-    """Accepts every handshake."""
+    """Accepts every handshake, at once or later."""
+
+    def __init__(self) -> None:
+        self.later = False
 
     max_message_bytes = 2**20
 
     def requested(self, connection: Connection, request: Request) -> None:
-        connection.respond(connection.accept(request))
+        if not self.later:
+            connection.respond(connection.accept(request))
 
     def lost(self, connection: Connection) -> None:
         """Forget nothing."""
@@ -73,12 +82,17 @@ async def receiver() -> Receiver:
     return Receiver()
 
 
+def make(host: Host, transport: Any) -> Connection:
+    """Return a connection on which nothing was said yet."""
+    protocol = ServerProtocol(max_size=2**20)
+    connection = Connection(host, protocol, asyncio.get_running_loop(), 60.0)
+    connection.connection_made(transport)
+    return connection
+
+
 @pytest.fixture
 async def connection(transport: Any, receiver: Receiver) -> Any:
-    connection = Connection(
-        Host(), ServerProtocol(max_size=2**20), asyncio.get_running_loop(), 60.0
-    )
-    connection.connection_made(transport)
+    connection = make(Host(), transport)
     connection.data_received(request())
     connection.listen(receiver)
     transport.written.clear()
@@ -128,3 +142,22 @@ async def test_no_pong_comes_behind_the_close_frame(
     connection.data_received(frame(PING, b"1") + frame(CLOSE))
     connection.resume_writing()
     assert transport.written == [frame(CLOSE, mask=None), END]
+
+
+@pytest.mark.parametrize("path", ["/ws", "/livez"])
+async def test_an_answer_that_comes_after_the_peer_has_ended_is_not_written(
+    transport: ListTransport, path: str
+) -> None:
+    host = Host()
+    host.later = True
+    connection = make(host, transport)
+    connection.data_received(request(line=f"GET {path} HTTP/1.1"))
+    connection.eof_received()
+    transport.closing = True  # as transports do then
+    assert connection.request is not None
+    if path == "/ws":
+        connection.respond(connection.accept(connection.request))
+    else:
+        connection.respond(connection.reject(HTTPStatus.OK, "live"))
+    assert b"".join(transport.written) == b""
+    connection.connection_lost(None)
