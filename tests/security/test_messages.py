@@ -9,9 +9,12 @@ import pytest
 
 from protocol import frames as wire
 from protocol.codec import BAD_FRAMES_MAX, encode
+from protocol.codes import ErrorCode
 from server.auth import Identity
+from server.session import REFUSALS_MAX, Flooded, Refused
 from tests.raw import Frame, RawClient, online, raw
 from tests.security.attacks import memory_mib, serves
+from tests.rules_bench import Bench
 from tests.server_process import ServerProcess, token, unique
 from tests.unit.test_gateway import ListConnection, make
 
@@ -113,6 +116,24 @@ async def test_who_is_refused_without_end_is_cut_off_as_who_does_not_read(
         assert (await client.closed())[0] == 4413
         assert memory_mib(server) - before < 64
     await serves(server)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [wire.Cancel("nobody"), wire.Ack(99), wire.Hello(), wire.Request("a", "unknown")],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_what_follows_a_thousand_refusals_is_not_taken(frame: wire.ClientFrame) -> None:
+    """Other sessions wait while a message is taken."""
+
+    def refuse(*_: Any) -> None:
+        raise Refused(ErrorCode.UNKNOWN_METHOD, "no such method")
+
+    bench = Bench(check=refuse)
+    bench.connect()
+    with pytest.raises(Flooded):
+        bench.say(*[frame] * 10_000)
+    assert len(bench.out.frames) == REFUSALS_MAX + 1
 
 
 @pytest.mark.parametrize(
