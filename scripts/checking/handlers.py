@@ -39,7 +39,7 @@ def start(world: World, event: Start) -> None:
     request.once |= event.replay != "always"
     session.started_n = max(session.started_n, event.n)
     server.running[event.session] = run
-    server.started[event.session] = (event.n, event.attempt)
+    server.started[event.session] = event.n
     if event.attempt > 1:
         world.replayed.add(event.method)
     if len(request.runs) > 1:
@@ -67,15 +67,10 @@ def _check_alone(world: World, server: Server, event: Start) -> None:
 
 
 def _check_next(world: World, server: Server, event: Start) -> None:
-    n, attempt = event.n, event.attempt
-    before = server.started.get(event.session)
-    if before is None:
-        return
     world.checks["G3d"] += 1
-    if n < before[0]:
-        raise Broken("G3d", f"n {n} starts after n {before[0]}", n)
-    if n == before[0] and attempt <= before[1]:
-        raise Broken("G4c", f"attempt {attempt} of n {n} after attempt {before[1]}", n)
+    before = server.started.get(event.session, 0)
+    if event.n < before:
+        raise Broken("G3d", f"n {event.n} starts after n {before}", event.n)
 
 
 def _request(world: World, session: Session, server: Server, event: Start) -> Request | None:
@@ -92,9 +87,6 @@ def _request(world: World, session: Session, server: Server, event: Start) -> Re
     world.checks["G2b"] += 1
     if request.end is not None or request.over:
         raise Broken("G2b", f"n {n} runs, though it has ended", n)
-    world.checks["G3d"] += 1
-    if n < session.ended_n:
-        raise Broken("G3d", f"n {n} runs, though n {session.ended_n} has ended", n)
     return request
 
 

@@ -161,14 +161,12 @@ def _present(world: World, session: Session, said: DurableSession, t: float) -> 
             raise Broken("G3d", f"n {n} has ended, n {unfinished} has not", n)
         request = session.request(n, request_id)
         session.tell(request, t)
-        _check_row(world, session, request, attempt, outcome)
+        _check_row(world, request, attempt, outcome)
     _check_missing(world, session, said, rows)
     session.durable_number = world.number
 
 
-def _check_row(
-    world: World, session: Session, request: Request, attempt: int, outcome: str | None
-) -> None:
+def _check_row(world: World, request: Request, attempt: int, outcome: str | None) -> None:
     n, end = request.n, request.end
     world.checks["G2a"] += 1
     if outcome is None:
@@ -189,8 +187,6 @@ def _check_row(
     request.durable_attempt = attempt
     if outcome is not None:
         request.over = True
-        if outcome != CANCELLED:
-            session.ended_n = max(session.ended_n, n)
 
 
 def _check_missing(

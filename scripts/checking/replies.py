@@ -3,7 +3,7 @@
 from typing import Final
 
 from .clients import send_early
-from .history import Frame
+from .history import Frame, HistoryError
 from .rules import Broken
 from .state import VIEWS_MAX, Connection, Copy, Request, Server, Session, View, World
 
@@ -111,8 +111,8 @@ def _view_of(
     view.given = max(view.given, frame["seq"])
     seen = hello.get("seq", 0)
     if frame["resumed"] and hello.get("epoch") == epoch:
-        if frame["seq"] < seen:
-            raise Broken("G5b", f"welcome.seq is {frame['seq']}, the client has seen {seen}")
+        if seen > view.seq:
+            raise HistoryError(f"{connection.client} says it has seen event {seen}")
         connection.expected = seen + 1 if seen >= view.acked else None
     else:
         connection.expected = 1 if view.acked == 0 else None

@@ -44,7 +44,7 @@ class Server(Struct, eq=False):
     served_at: float | None = None
     successors: dict[str, "Server"] = field(default_factory=dict[str, "Server"])
     running: dict[str, "Run"] = field(default_factory=dict[str, "Run"])
-    started: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    started: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class Run(Struct, eq=False):
@@ -142,8 +142,8 @@ class Session(Struct, eq=False):
 
     `requests` by n: those not acknowledged, and the last that were; `ids` also has older ones.
     `unsettled` are those not acknowledged, `unended` those whose end its client has not seen.
-    `gaps` are the numbers below `max_n` that nobody has named yet. `ended_n` is the highest n
-    whose end proves that all before it have ended. `newest` is its last connection.
+    `gaps` are the numbers below `max_n` that nobody has named yet. `newest` is
+    its last connection.
     """
 
     id: str
@@ -155,7 +155,6 @@ class Session(Struct, eq=False):
     told_n: int = 0
     started_n: int = 0
     max_n: int = 0
-    ended_n: int = 0
     server: Server | None = None
     view: View | None = None
     durable_number: int = 0

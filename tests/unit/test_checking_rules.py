@@ -68,6 +68,14 @@ def a_request_is_gone_before_its_client_knew_of_it(story: Story, bad: bool) -> N
     story.crash(session_a={"last_n": 1, "closed": False, "live": live})
 
 
+@breaks("G1a")
+def the_journal_ends_before_what_was_acknowledged(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.whole("x")
+    a.whole("y")
+    story.crash(session_a={"last_n": 1 if bad else 2, "closed": False, "live": []})
+
+
 @breaks("G3a")
 def a_request_has_another_id_in_the_journal(story: Story, bad: bool) -> None:
     a = story.client()
@@ -86,6 +94,17 @@ def a_handler_started_what_the_journal_does_not_know(story: Story, bad: bool) ->
     story.crash(**({"session_a": None} if bad else {}))
 
 
+@breaks("G1b")
+def a_handler_started_what_is_behind_the_end_of_the_journal(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.whole("x")
+    a.ask("y")
+    a.take("y")
+    a.begin("y")
+    less = {"session_a": {"last_n": 1, "closed": False, "live": []}}
+    story.crash(**(less if bad else {}))
+
+
 @breaks("G1c")
 def an_accepted_request_is_over_and_never_ran(story: Story, bad: bool) -> None:
     a = story.client()
@@ -96,6 +115,18 @@ def an_accepted_request_is_over_and_never_ran(story: Story, bad: bool) -> None:
     if not bad:
         a.run("x")
     story.crash(code=0, session_a=None)
+
+
+@breaks("G1c")
+def an_accepted_request_is_gone_and_never_ran(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x", "y")
+    a.accept("x", "y")
+    a.run("x")
+    a.send({"type": "bye"})
+    a.disconnect(1000)
+    live = [] if bad else [a.calls["y"].row]
+    story.crash(code=0, session_a={"last_n": 2, "closed": True, "live": live})
 
 
 @breaks("G1d")
@@ -209,6 +240,15 @@ def a_result_of_what_is_not_accepted(story: Story, bad: bool) -> None:
     if not bad:
         a.accept("x")
     a.result("x", 0)
+
+
+@breaks("G1i")
+def an_event_of_what_was_never_sent(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    a.run("x")
+    a.end("x", id="other" if bad else "x")
 
 
 @breaks("G1j")
@@ -358,6 +398,26 @@ def done_comes_though_nothing_ran(story: Story, bad: bool) -> None:
     a.end("x")
 
 
+@breaks("G2d")
+def the_journal_says_done_of_what_did_not_run(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    if not bad:
+        a.run("x")
+    row = [1, "x", 1, "done"]
+    story.crash(session_a={"last_n": 1, "closed": False, "live": [row]})
+
+
+@breaks("G2e")
+def a_result_of_an_attempt_that_did_not_start(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    a.run("x", "item")
+    a.result("x", 0, attempt=2 if bad else 1)
+
+
 @breaks("G2e")
 def a_result_is_not_what_the_handler_gave(story: Story, bad: bool) -> None:
     a = story.client()
@@ -403,6 +463,39 @@ def an_older_attempt_is_listed(story: Story, bad: bool) -> None:
     a.connect(welcome={"requests": [a.status("x", attempt=0 if bad else 1)]})
 
 
+@breaks("G2f")
+def another_attempt_is_listed_as_ended(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    a.run("x")
+    a.end("x")
+    a.disconnect()
+    a.connect(welcome={"requests": [a.status("x", attempt=2 if bad else 1)]})
+
+
+@breaks("G2f")
+def other_results_are_listed(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    a.run("x", "item")
+    a.results("x")
+    a.end("x")
+    a.disconnect()
+    a.connect(welcome={"requests": [a.status("x", results=2 if bad else 1)]})
+
+
+@breaks("G2g")
+def an_end_comes_again_that_the_journal_has_forgotten(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.whole("x")
+    story.crash()
+    a.connect()
+    if bad:
+        a.end("x")
+
+
 @breaks("G2g")
 def what_the_journal_has_forgotten_is_listed(story: Story, bad: bool) -> None:
     a = story.client()
@@ -430,6 +523,24 @@ def a_number_is_given_twice(story: Story, bad: bool) -> None:
     a.take("x", "y")
     a.begin("y" if bad else "x", n=1)
     a.accept("x")
+
+
+@breaks("G3a")
+def a_number_is_far_ahead(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.take("x")
+    a.begin("x", n=10**9 if bad else 1)
+
+
+@breaks("G3a")
+def a_number_in_the_journal_is_behind_its_end(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x", "y")
+    a.accept("x")
+    a.take("y")
+    live = [a.calls["x"].row, a.calls["y"].row]
+    story.crash(session_a={"last_n": 1 if bad else 2, "closed": False, "live": live})
 
 
 @breaks("G3b")
@@ -493,6 +604,33 @@ def a_request_ends_before_an_earlier_one(story: Story, bad: bool) -> None:
         a.end(call_id)
 
 
+@breaks("G3e")
+def a_request_ends_and_an_earlier_one_has_not(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x", "y")
+    a.accept("x", "y")
+    a.run("x")
+    a.run("y")
+    if not bad:
+        a.end("x")
+    a.end("y")
+
+
+@breaks("G3e")
+def ends_come_again_in_another_order(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x", "y")
+    a.accept("x", "y")
+    for call_id in "xy":
+        a.run(call_id)
+        a.end(call_id)
+    story.crash()
+    a.dial()
+    a.welcome()
+    for call_id in "yx" if bad else "xy":
+        a.end(call_id)
+
+
 @breaks("G3f")
 def a_result_comes_after_one_of_a_later_request(story: Story, bad: bool) -> None:
     a = story.client()
@@ -531,6 +669,30 @@ def an_attempt_is_not_counted(story: Story, bad: bool) -> None:
     a.begin("x", attempt=1 if bad else 2)
 
 
+@breaks("G3g")
+def an_attempt_that_the_journal_knows_is_not_counted(story: Story, bad: bool) -> None:
+    """Its start was committed, and the crash came before its handler said so."""
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    a.begin("x")
+    story.crash()
+    story.crash(session_a={"last_n": 1, "closed": False, "live": [[1, "x", 2, None]]})
+    a.begin("x", attempt=2 if bad else 3)
+
+
+@breaks("G3g")
+def a_zombie_runs_an_attempt_of_its_successor(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    story.say("pause", server="s1")
+    story.up()
+    a.begin("x", attempt=2)
+    story.say("continue", server="s1")
+    a.begin("x", server="s1", attempt=2 if bad else 1)
+
+
 @breaks("G3h")
 def welcome_is_not_in_order(story: Story, bad: bool) -> None:
     a = story.client()
@@ -563,6 +725,26 @@ def an_id_is_accepted_twice(story: Story, bad: bool) -> None:
         a.accept("x", n=2)
     else:
         a.accept("x", duplicate=True, state="acknowledged")
+
+
+@breaks("G4a")
+def a_duplicate_has_another_number(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.whole("x")
+    a.whole("y")
+    a.ask("y")
+    a.accept("y", n=1 if bad else 2, duplicate=True, state="acknowledged")
+
+
+@breaks("G4b")
+def a_duplicate_of_what_was_not_accepted(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x", "x")
+    a.take("x")
+    a.begin("x")
+    if not bad:
+        a.accept("x")
+    a.accept("x", duplicate=True, state="running")
 
 
 @breaks("G4b")
@@ -707,6 +889,17 @@ def a_new_epoch_goes_on_counting(story: Story, bad: bool) -> None:
 
 
 @breaks("G5a")
+def events_are_missing_for_a_client_that_forgot_the_epoch(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.whole("x")
+    a.ask("y")
+    a.accept("y")
+    a.run("y", "item")
+    a.connect(epoch="forgotten")
+    a.result("y", 0, seq=3 if bad else 2)
+
+
+@breaks("G5a")
 def at_rest_an_event_did_not_come(story: Story, bad: bool) -> None:
     a = story.client()
     a.whole("x")
@@ -728,6 +921,11 @@ def welcome_knows_less_than_the_client(story: Story, bad: bool) -> None:
     a.end("x")
     a.disconnect()
     a.connect(welcome={"seq": 0 if bad else 1})
+
+
+@breaks("G5b")
+def a_new_session_has_events(story: Story, bad: bool) -> None:
+    story.client(welcome={"seq": 1 if bad else 0})
 
 
 @breaks("G5c")
@@ -763,6 +961,17 @@ def a_result_that_was_not_acknowledged_does_not_come_again(story: Story, bad: bo
     a.dial()
     a.welcome(seq=2)
     a.result("x", 1)
+
+
+@breaks("G5c")
+def a_live_result_comes_twice(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    a.begin("x", live=True)
+    a.emit("x", "item", "item")
+    for index in (1, 1) if bad else (0, 1):
+        a.recv({"type": "result", "id": "x", "attempt": 1, "index": index, "data": "item"})
 
 
 @breaks("G5d")
@@ -850,6 +1059,39 @@ def two_processes_have_one_epoch(story: Story, bad: bool) -> None:
 
 
 @breaks("G5g")
+def a_process_has_two_epochs(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.disconnect()
+    a.connect(welcome={"epoch": "other" if bad else "epoch_s1"})
+
+
+@breaks("G5g")
+def a_frame_comes_before_welcome(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    if bad:
+        a.dial()
+    a.accept("x")
+
+
+@breaks("G5g")
+def a_connection_is_welcomed_twice(story: Story, bad: bool) -> None:
+    a = story.client()
+    if bad:
+        a.welcome()
+
+
+@breaks("G5g")
+def a_session_that_is_over_is_resumed(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.whole("x")
+    a.send({"type": "bye"})
+    story.crash(session_a=None)
+    lost = {"resumed": False, "session": "other"}
+    a.connect(welcome=None if bad else lost)
+
+
+@breaks("G5g")
 def another_session_is_resumed(story: Story, bad: bool) -> None:
     a = story.client()
     story.client("b")
@@ -920,6 +1162,13 @@ def a_good_frame_is_called_bad(story: Story, bad: bool) -> None:
 def a_frame_lacks_a_field(story: Story, bad: bool) -> None:
     a = story.client()
     a.recv({"type": "goaway", "reason": "restart"} | ({} if bad else {"reconnect_after": 1}))
+
+
+@breaks("W4")
+def the_end_of_a_request_has_no_attempt(story: Story, bad: bool) -> None:
+    a = story.client()
+    frame = {"type": "error", "code": "overloaded", "message": "", "retryable": True}
+    a.recv(frame | ({"seq": 1} if bad else {}))
 
 
 def test_every_rule_has_a_history_that_breaks_it() -> None:

@@ -511,6 +511,14 @@ def test_an_impossible_history_is_an_error(event: dict[str, object]) -> None:
         check(story.events)
 
 
+def test_a_client_that_says_it_has_seen_what_it_has_not_is_an_error() -> None:
+    story = Story()
+    a = story.client()
+    a.connect(welcome={"seq": 9}, seq=9)
+    with pytest.raises(HistoryError, match="has seen event 9"):
+        check(story.events)
+
+
 # Memory
 
 
