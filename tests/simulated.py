@@ -143,7 +143,8 @@ class World:
             for session in self.sessions.values():
                 self._work(session)
             self.commit()
-            if not any(client.open or client.unread for client in self.clients):
+            at_work = any(session.kept.live for session in self.sessions.values())
+            if not at_work and not any(client.open or client.unread for client in self.clients):
                 break
         self.say("quiet")
 

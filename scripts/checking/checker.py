@@ -8,7 +8,11 @@ It knows nothing of the server's code, and believes nobody but those who saw wha
 
 What it remembers (state.py) is bounded by the server's own limits, not by the length of the
 history: of each session what is not acknowledged, the last 1,000 acknowledged requests (of the
-last 100 with their results), and two words for each session that is over.
+last 100 with their results), and a few words for each connection, process and session that is over.
+
+It takes every session and result for kept: a run is shorter than `session_ttl` and `result_ttl`.
+A stopped process whose log was sealed (SIGSTOP, a successor, SIGCONT) may run what it holds, and
+say what it knows, until it notices; but what it promises must be true in the successor.
 """
 
 from collections.abc import Callable, Iterable
