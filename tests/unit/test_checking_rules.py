@@ -6,7 +6,7 @@ import pytest
 
 from scripts.checking.checker import check
 from scripts.checking.rules import RULES
-from tests.histories import POOL_PID, Story
+from tests.histories import POOL_PID, Client, Story
 
 Tell = Callable[[Story, bool], None]
 CASES: list[tuple[str, Tell]] = []
@@ -1075,10 +1075,14 @@ def a_frame_comes_before_welcome(story: Story, bad: bool) -> None:
 
 
 @breaks("G5g")
-def a_connection_is_welcomed_twice(story: Story, bad: bool) -> None:
-    a = story.client()
-    if bad:
-        a.welcome()
+def a_connection_is_welcomed_without_a_hello(story: Story, bad: bool) -> None:
+    a = Client(story, "a")
+    a.server = story.server
+    a.conn = story.conn()
+    story.say("connect", client="a", conn=a.conn, server=a.server)
+    if not bad:
+        a.send({"type": "hello"})
+    a.welcome()
 
 
 @breaks("G5g")
