@@ -77,6 +77,7 @@ class Client:
         self._lazy = dice.random() < mix.lazy
         self._link: Link | None = None
         self._over = False
+        self._away_seconds = AGAIN_SECONDS
         self._send_at = 0.0
         self._ack_at = 0.0
         self._overlaps: set[asyncio.Task[None]] = set()
@@ -93,13 +94,14 @@ class Client:
     async def run(self) -> None:
         """Go on until everything is finished, after `finish`."""
         while not self._over:
+            self._away_seconds = AGAIN_SECONDS
             link = await self._connect()
             if link is not None:
                 self._link = link
                 await self._talk(link)
                 self._link = None
             if not self._over:
-                await asyncio.sleep(self._dice.uniform(0, AGAIN_SECONDS))
+                await asyncio.sleep(self._dice.uniform(0, self._away_seconds))
         for task in self._overlaps:
             await task
 
@@ -278,6 +280,7 @@ class Client:
 
     def _cut(self, link: Link, frames: "list[Frame] | None" = None) -> None:
         self._tally.cuts += 1
+        self._away_seconds = self._mix.away_seconds
         ways: list[Callable[[], None]] = [link.reset, link.abort]
         if frames:
             ways.append(lambda: link.tear(frames))

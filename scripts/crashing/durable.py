@@ -1,7 +1,8 @@
 """What the journal says while no server runs on it: read from its file or database, folded here.
 
 Written from what server/journal/entries.py says of the format and of nothing else: it shares no
-code with the server, so that what the server forgets when it reads its own journal is seen.
+code with the server, so that what the server forgets when it reads its own journal is seen. What
+does not fit (an end of what was never accepted) is passed over: the checker tells what is missing.
 """
 
 import shutil
@@ -135,16 +136,19 @@ def _apply(session: Durable, kind: int, rest: list[Any]) -> None:
                 session.last_n = n
                 n += 1
     elif kind == STARTED:
-        live[rest[0]].attempt = rest[1]
+        n, attempt, _time = rest
+        if (request := live.get(n)) is not None:
+            request.attempt = attempt
     elif kind == FINISHED:
         for n, attempt, _results, outcome, *_more in rest[0]:
-            live[n].attempt = attempt
-            live[n].outcome = outcome
-            if session.closed:
+            if n in live and session.closed:
                 del live[n]
+            elif (request := live.get(n)) is not None:
+                request.attempt = attempt
+                request.outcome = outcome
     elif kind == ACKED:
         for n in rest[0]:
-            del live[n]
+            live.pop(n, None)
     elif kind == CLOSED:
         session.closed = True
         session.live = {n: r for n, r in live.items() if r.outcome is None}

@@ -9,6 +9,7 @@ import asyncio
 import faulthandler
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +28,9 @@ ATTEMPTS_MAX: Final = 1_000_000
 """Most methods are to be run again, however often they are hit."""
 FEW_ATTEMPTS: Final = 3
 """After so many the method `limited` is given up."""
+
+KEEP_SECONDS: Final = 0.05
+"""How long the server waits between two looks after its journal."""
 
 handlers = Handlers()
 
@@ -175,5 +179,8 @@ async def broken(request: Request, tag: int, ms: float) -> Any:
 
 
 faulthandler.register(signal.SIGUSR1)
+if "server.app" in sys.modules:  # the server, not a process of its pool
+    # A server's life is short here, and a kill is to find it at its request log and checkpoints.
+    sys.modules["server.app"].PROJECT_SECONDS = KEEP_SECONDS  # type: ignore[attr-defined]
 if TRIGGER in os.environ:
     install(Trigger.of(os.environ[TRIGGER]), os.environ["QUEUESYSTEM_JOURNAL"], _history, _server)

@@ -5,6 +5,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final, cast
 
@@ -65,6 +66,8 @@ class Link:
 
     def send(self, frames: Sequence[Frame], token: str | None = None) -> None:
         """Send frames in one message; `token` goes into hello, but not into the history."""
+        if not frames:
+            return
         lines: list[bytes] = []
         for one in frames:
             self._record("send", frame=one)
@@ -74,13 +77,14 @@ class Link:
     def tear(self, frames: Sequence[Frame]) -> None:
         """Send the first half of a message, and cut the connection off."""
         message = frame(TEXT, b"\n".join(map(msgspec.json.encode, frames)))
-        self._transport.write(message[: len(message) // 2])
+        with suppress(RuntimeError):  # uvloop's for a connection that is gone
+            self._transport.write(message[: len(message) // 2])
         self.reset()
 
     def reset(self) -> None:
         """End the connection as a crash of the client's machine might: RST."""
         raw = self._transport.get_extra_info("socket")
-        if raw is not None and not self._transport.is_closing():
+        with suppress(OSError):  # gone already
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._transport.abort()
 

@@ -28,7 +28,7 @@ TOKEN_SECONDS: Final = 24 * 3600.0
 SETTINGS: Final[Mapping[str, object]] = {
     "handlers": "scripts.crashing.handlers:handlers",
     "window": 16,
-    "checkpoint_bytes": 64 * 1024,  # so that there is always one under way
+    "checkpoint_bytes": 8 * 1024,  # so that there is always one under way
     "drain_timeout": 0.5,
     "log_format": "json",
     "admin_port": 0,

@@ -13,7 +13,8 @@ class Mix:
     """How often what is asked for (weights), and what else clients do (chances per message).
 
     `pause_seconds` is the most a client waits between two messages; `abort` is a connection cut
-    off, in all states; `lazy` the share of clients that acknowledge late.
+    off, in all states; after that it stays away for `away_seconds` at most. `lazy` is the share of
+    clients that acknowledge late.
     """
 
     methods: dict[str, float]
@@ -23,6 +24,7 @@ class Mix:
     conflict: float = 0.01
     cancel: float = 0.05
     abort: float = 0.012
+    away_seconds: float = 0.3
     take_over: float = 0.006
     bye: float = 0.004
     lazy: float = 0.5
@@ -111,6 +113,7 @@ _KINDS: Final = {
     "long": lambda dice: ("pause", {"ms": dice.randint(100, 300)}, {}),
     "stream": lambda dice: ("stream", _stream(dice), {}),
     "pieces": lambda dice: ("stream", _pieces(dice), {}),
+    "slow_pieces": lambda _: ("stream", {"ms": 12, "count": 16, "size": PIECE_BYTES}, {}),
     "thread": lambda dice: ("thread", _ms(dice, 20), {}),
     "process": lambda dice: (
         "process",
