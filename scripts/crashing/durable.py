@@ -27,6 +27,8 @@ SNAPSHOT: Final = 9
 CLAIMED: Final = 10
 STOPPED: Final = 11
 
+CHECKSUM_BYTES: Final = 4
+"""What a commit may end with behind its entries."""
 _SEQ_BITS: Final = 40
 
 
@@ -100,7 +102,7 @@ def _fold(log: OwnerLog) -> tuple[dict[str, Durable], set[str]]:
     sessions: dict[str, Durable] = {}
     claimed: set[str] = set()
     for commit in log.commits:
-        for kind, *rest in msgspec.msgpack.decode(commit):
+        for kind, *rest in _entries(commit):
             if kind == STOPPED:
                 continue
             name = rest.pop(0)
@@ -114,6 +116,13 @@ def _fold(log: OwnerLog) -> tuple[dict[str, Durable], set[str]]:
                 # Else it was said before the snapshot that the log begins with.
                 _apply(session, kind, rest)
     return sessions, claimed
+
+
+def _entries(commit: bytes) -> list[list[Any]]:
+    try:
+        return msgspec.msgpack.decode(commit)
+    except msgspec.DecodeError:
+        return msgspec.msgpack.decode(commit[:-CHECKSUM_BYTES])
 
 
 def _snapshot(rest: list[Any]) -> Durable:
