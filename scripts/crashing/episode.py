@@ -10,40 +10,28 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any, Final
-
-import msgspec
 
 from scripts.checking.report import check_directory
 
 from .client import Client, Tally
-from .faults import AT_START, KILLS, Fault, Kind
-from .processes import Process, Stuck
+from .faults import AT_START, KILLS, Fault
+from .harm import Harm
+from .processes import Stuck
+from .serverlog import complaint, tail
 from .stage import Broken, Stage
 from .workload import Mix
 
 WINDOW: Final = 12
 """Unfinished requests of a client; the server's own limit is 16."""
-TAIL_BYTES: Final = 4000
-"""So much of the server's log is shown with a failure."""
 STUCK_SECONDS: Final = 0.5
 """For a server that does nothing any more to write its stacks into its log."""
 WATCH_SECONDS: Final = 0.25
 SETTLE_TRIES: Final = 20
-LOCKED: Final = b"is locked by process"
-OUTAGE_SECONDS: Final = 0.4
-"""The database is away for this long at most."""
-BACK_SECONDS: Final = 0.3
-_EXPECTED: Final = {
-    "handler_failed": b"broken",
-    "handlers_do_not_stop": b"",  # threads cannot be ended
-    "journal_unavailable": b"MongoDB",
-    "start_failed": LOCKED,
-    "part_failed": b"the log has something else as",  # a zombie's end
-}
-"""What the server's log may say at level error or above, and what must be in that line."""
+"""So often a server is started for what is left of sessions that ended with `bye`,"""
+SETTLE_SECONDS: Final = 0.3
+"""each time for so long."""
 
 
 @dataclass
@@ -79,6 +67,7 @@ class Episode:
         self._patience_seconds = patience_seconds
         self._clients: list[Client] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._harm = Harm(stage, self._clients, outcome.points, patience_seconds)
         self._settling = 0
 
     async def run(
@@ -108,18 +97,17 @@ class Episode:
     def _judge(self, problem: tuple[str, str] | None) -> None:
         """Have the history checked; what it shows says more than a hang that follows from it."""
         outcome = self._outcome
+        log = self._stage.episode / "server.log"
         report = check_directory(self._stage.episode)
         outcome.checks.update(report.checks)
-        outcome.events += sum(report.counts.values())
+        outcome.events += report.counts["events"]
         if report.violation is not None:
             outcome.violation = (report.violation.rule, report.explanation)
         elif problem is not None:
             rule, text = problem
-            outcome.violation = (rule, f"{text}\n{_tail(self._stage.episode / 'server.log')}")
-        else:
-            complaint = _complaint(self._stage.episode / "server.log")
-            if complaint:
-                outcome.violation = ("log", f"the server's log says: {complaint}")
+            outcome.violation = (rule, f"{text}\n{tail(log)}")
+        elif line := complaint(log):
+            outcome.violation = ("log", f"the server's log says: {line}")
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Await `work`. Raises Stuck when nothing at all goes on any more."""
@@ -128,6 +116,8 @@ class Episode:
             seen, since = -1, 0.0
             while not task.done():
                 await asyncio.wait([task], timeout=WATCH_SECONDS)
+                for client in [each for each in self._tasks if each.done()]:
+                    client.result()  # a bug of ours is to be seen at once
                 if (now := self._progress()) != seen:
                     seen, since = now, time.monotonic()
                 elif time.monotonic() - since > self._patience_seconds and not task.done():
@@ -160,7 +150,7 @@ class Episode:
         fault = next(faults)
         await stage.up(fault.trigger)
         while outcome.kills < until:
-            await self._befall(fault)
+            await self._harm.befall(fault)
             outcome.faults[fault.kind] += 1
             last = outcome.kills >= until
             if stage.server.ended:
@@ -188,122 +178,12 @@ class Episode:
             self._clients.append(client)
             self._tasks.append(asyncio.create_task(client.run(), name=name))
 
-    # Faults
-
-    async def _befall(self, fault: Fault) -> None:
-        stage = self._stage
-        match fault.kind:
-            case "early":
-                await self._early(fault.seconds)
-            case "trigger":
-                await self._trigger(fault)
-            case _:
-                await self._listening(stage.server)
-                await self._unless_ended(fault.seconds)
-                await self._live_faults(fault.kind)
-
-    async def _live_faults(self, kind: Kind) -> None:
-        stage = self._stage
-        match kind:
-            case "kill":
-                await stage.kill()
-            case "term":
-                await stage.stop()
-            case "pause":
-                await (self._pause() if stage.database is None else self._zombie())
-            case "database":
-                await stage.database_kill()
-                await asyncio.sleep(OUTAGE_SECONDS)
-                await stage.database_back()
-                await self._unless_ended(BACK_SECONDS)
-            case "both":
-                await stage.database_kill()
-                await stage.kill()
-                await stage.database_back()
-            case _:
-                raise AssertionError(kind)
-
-    async def _unless_ended(self, seconds: float) -> None:
-        """Let the server live for so long. Raises Broken when it ends by itself."""
-        server = self._stage.server
-        with suppress(Stuck):
-            await server.gone(seconds)
-            await self._stage.fell(server)
-
-    async def _listening(self, server: Process) -> None:
-        """Wait until `server` listens. Raises Broken when it ended instead."""
-        if not await server.listening():
-            await self._stage.fell(server)
-        if server is self._stage.server:
-            self._stage.place.open.set()
-
-    async def _let_in(self, server: Process) -> None:
-        """Let clients come once `server` listens, should it come to that."""
-        if await server.listening():
-            self._stage.place.open.set()
-
-    async def _early(self, seconds: float) -> None:
-        """Kill the server so long after it was spawned, whatever it does then."""
-        stage = self._stage
-        listening = asyncio.create_task(self._let_in(stage.server))
-        try:
-            await self._unless_ended(seconds)
-        finally:
-            listening.cancel()
-        await stage.kill()
-
-    async def _trigger(self, fault: Fault) -> None:
-        """Wait for the server to kill itself; kill it when it does not come to that."""
-        stage = self._stage
-        listening = asyncio.create_task(self._let_in(stage.server))
-        point = "-" if fault.trigger is None else f"{fault.trigger.phase} {fault.trigger.point}"
-        try:
-            await stage.server.gone(fault.seconds)
-        except Stuck:
-            await stage.kill()
-            point = "not reached"
-        else:
-            await stage.down(stage.server, -signal.SIGKILL)
-        finally:
-            listening.cancel()
-        self._outcome.points[point] += 1
-
-    async def _pause(self) -> None:
-        """Stop the server: another one must refuse its journal. Then let it go on."""
-        stage = self._stage
-        stage.pause()
-        other = stage.successor()
-        await other.spawn()
-        code = await other.gone()
-        said = _last_lines(other.log)
-        name = stage.journal.rpartition("/")[2].encode()
-        if code != 1 or LOCKED not in said or name not in said:
-            raise Broken("lock", f"a second server ended with {code}: {said.decode()}")
-        stage.resume(stage.server)
-
-    async def _zombie(self) -> None:
-        """Stop the server, have another one take over, let it go on: it must end by itself."""
-        stage = self._stage
-        zombie = stage.server
-        stage.pause()
-        stage.place.open.clear()
-        successor = stage.successor()
-        await stage.spawn(successor)
-        await self._listening(successor)
-        stage.move_to(successor)
-        # The others find out when the old one ends.
-        for client in self._clients[::2]:
-            client.move()
-        await asyncio.sleep(BACK_SECONDS)
-        stage.resume(zombie)
-        await stage.down(zombie, 1, self._patience_seconds)
-
     # Rest
 
     async def _rest(self) -> None:
         """Let everything come to its end; then nothing may be unfinished anywhere."""
         stage = self._stage
-        await self._listening(stage.server)
+        await self._harm.listening(stage.server)
         for client in self._clients:
             client.finish()
         for task in self._tasks:
@@ -315,28 +195,7 @@ class Episode:
                 stage.history.write("quiet")
                 return
             await stage.up()
-            await self._listening(stage.server)
-            await asyncio.sleep(BACK_SECONDS)
+            await self._harm.listening(stage.server)
+            await asyncio.sleep(SETTLE_SECONDS)
             self._settling += 1
         raise Broken("rest", "requests of sessions that are over do not come to their end")
-
-
-def _complaint(log: Path) -> str:
-    """Return the first thing in a server's log that a server should never have to say."""
-    for line in log.read_bytes().splitlines():
-        try:
-            said = msgspec.json.decode(line)
-        except msgspec.DecodeError:
-            continue  # of a pool's process whose server was killed while it started, for example
-        expected = _EXPECTED.get(said["event"])
-        if said["level"] in {"error", "critical"} and (expected is None or expected not in line):
-            return line.decode()
-    return ""
-
-
-def _last_lines(log: Path) -> bytes:
-    return log.read_bytes()[-TAIL_BYTES:]
-
-
-def _tail(log: Path) -> str:
-    return _last_lines(log).decode(errors="replace") if log.exists() else ""
