@@ -13,7 +13,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
+
+from pymongo import MongoClient
 
 from scripts.checking.history import Writer
 from server.tokens import issue_token
@@ -33,6 +35,8 @@ SETTINGS: Final[Mapping[str, object]] = {
     "log_format": "json",
     "admin_port": 0,
 }
+COLLECTIONS: Final = 100
+"""So many that each of SecantusDB's 16 files has one of them."""
 SERVE: Final = ("-m", "server", "serve")
 
 
@@ -173,11 +177,25 @@ class Stage:
         return sum(session.unfinished for session in journal.sessions.values())
 
     async def database_up(self) -> None:
-        """Start the database, and wait for it."""
+        """Start the database for the first time, and make it ready to be killed."""
         if self.database is not None:
-            await self.database.spawn()
-            if not await self.database.listening():
-                raise Broken("database", f"the database ended (see {self.database.log})")
+            await self._database_listens(self.database)
+            await asyncio.to_thread(self._make_files)
+
+    async def _database_listens(self, database: Process) -> None:
+        await database.spawn()
+        if not await database.listening():
+            raise Broken("database", f"the database ended (see {database.log})")
+
+    def _make_files(self) -> None:
+        """Have SecantusDB make its files, of which it takes one for each collection.
+
+        It makes them when they are first needed, and cannot be started again after a SIGKILL in
+        the middle of that.
+        """
+        with MongoClient[dict[str, Any]](self.journal) as client:
+            for number in range(COLLECTIONS):
+                client["files"][f"collection{number}"].insert_one({})
 
     async def database_kill(self) -> None:
         """SIGKILL the database."""
@@ -187,8 +205,9 @@ class Stage:
 
     async def database_back(self) -> None:
         """Start the database again."""
-        await self.database_up()
-        self.history.write("database_up")
+        if self.database is not None:
+            await self._database_listens(self.database)
+            self.history.write("database_up")
 
     # The end
 
