@@ -84,8 +84,9 @@ class Link:
     def reset(self) -> None:
         """End the connection as a crash of the client's machine might: RST."""
         raw = self._transport.get_extra_info("socket")
-        with suppress(OSError):  # gone already
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        if raw is not None:  # else it is gone already
+            with suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._transport.abort()
 
     def abort(self) -> None:
