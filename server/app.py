@@ -119,6 +119,7 @@ class App:
         self._store = await open_store(settings.journal, history_ttl_seconds=settings.history_ttl)
         owner = await new_owner(self._store.log, time.time_ns())
         self._committer = Committer(self._store.log, owner)
+        await self._committer.begin()
         self._spawn(self._committer.run(), "committer")
         self._pools = Pools()
         runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)

@@ -1,7 +1,8 @@
 """Recovery: take over what earlier owners left, under a new epoch, losing nothing.
 
-    seal every older log -> [listen] -> fold them, oldest first -> prepare each session
-    -> snapshots and `claimed` entries into the own log -> [committed] sessions go on
+    begin the own log -> seal every older one -> [listen] -> fold them, oldest first
+    -> prepare each session -> snapshots and `claimed` entries into the own log
+    -> [committed] sessions go on
 
 New sessions are served from the moment the older logs are sealed; who wants to resume an old one
 waits until it was taken over.
@@ -28,35 +29,31 @@ CLAIM_SLICE: Final = 100
 RETRY_SECONDS: Final = 1.0
 """Wait before a log that could not be read to its end is read again."""
 
+_NEWER: Final = "a newer server has taken over this journal"
+
 _log = structlog.get_logger(__name__)
 
 
 async def new_owner(log: Log, time_ns: int) -> str:
     """Return a name for this process's log that sorts after all others, whatever the clock says."""
-    owners = await log.owners()
-    names = [name for info in owners for name in (info.owner, info.sealed_by) if name is not None]
-    newest = max((int(name.partition("-")[0], 16) for name in names), default=0)
+    newest = max((int(info.owner.partition("-")[0], 16) for info in await log.owners()), default=0)
     return f"{max(time_ns, newest + 1):016x}-{secrets.token_hex(4)}"
 
 
 async def seal_older(log: Log, owner: str) -> list[LogInfo]:
     """Seal every other log in `owner`'s name; return them, oldest first.
 
-    From here on nobody else writes, and the old sessions can be taken over at leisure. Raises
-    Sealed, having sealed none of its logs, when a newer owner is there.
+    `owner` has begun its own log, so that of two processes that do this at once at least one sees
+    the other. From here on nobody else writes, and the old sessions can be taken over at leisure.
+    Raises Sealed when a newer owner is there; its log is left alone.
     """
-    older = {info.owner: info for info in await log.owners() if info.owner != owner}
-    unsealed = sorted(older, reverse=True)
-    for name in unsealed:  # which grows
-        sealed_by = owner if name > owner else await log.seal(name, owner)
-        if max(name, sealed_by) > owner:
-            raise Sealed("a newer server has taken over this journal")
-        if sealed_by != owner and sealed_by not in older:
-            # It sealed that log and came no further: it has written nothing of its own, so its
-            # log is not listed. Should it only be paused, it must not take the sessions over, too.
-            older[sealed_by] = LogInfo(sealed_by, 0, None)
-            unsealed.append(sealed_by)
-    return [older[name] for name in sorted(older)]
+    older = [info for info in await log.owners() if info.owner != owner]
+    if any(info.owner > owner for info in older):
+        raise Sealed(_NEWER)
+    for info in older:
+        if await log.seal(info.owner, owner) > owner:
+            raise Sealed(_NEWER)
+    return older
 
 
 async def recover(

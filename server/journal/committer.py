@@ -87,6 +87,15 @@ class Committer:
         if seconds >= STALLED_SECONDS:
             self._lose(f"no answer for {seconds:.1f} s", self._next_seq - 1)
 
+    async def begin(self) -> None:
+        """Make the log known to others, by a first commit with nothing in it.
+
+        To be called before `run`, and before the logs of others are listed: of two owners that
+        begin at the same time at least one then sees the other, even if it has nothing to say
+        yet. Raises Sealed.
+        """
+        await self._append_all([])
+
     async def run(self) -> None:
         """Commit for ever. Raises Sealed when the log was taken over by another owner."""
         turns = 0

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
 
 import pytest
 
@@ -23,7 +22,7 @@ from server.journal.entries import (
     Stopped,
     decode_commit,
 )
-from server.journal.log import Commit, Log, LogInfo, Sealed, Unavailable
+from server.journal.log import Commit, Sealed, Unavailable
 from server.journal.projection import Projector, project
 from server.journal.state import SessionState, State, fold
 from server.journal.store import Store
@@ -35,6 +34,7 @@ from tests.contract.backends import Backend
 async def writing(store: Store, owner: str) -> AsyncIterator[Committer]:
     """Give a committer that runs; without an end of its own, as after SIGKILL."""
     committer = Committer(store.log, owner)
+    await committer.begin()
     running = asyncio.create_task(committer.run())
     try:
         yield committer
@@ -184,41 +184,13 @@ async def test_an_owner_that_was_recovered_cannot_write_any_more(
         waiting.cancel()
 
 
-async def test_an_owner_that_was_paused_before_its_first_commit_cannot_take_over(
-    backend: Backend, store: Store
-) -> None:
-    """It has sealed, but its own log is not there yet, for those who list the logs."""
-    await write(store, "1-a", A_LIFE)
-    await seal_older(store.log, "2-b")
-    [session] = await recovered(await backend.another(store), "3-c")
-    assert len(session.live) == 3
-    with pytest.raises(Sealed):
-        await store.log.append("2-b", 1, b"")
-
-
-async def test_what_such_an_owner_has_written_at_the_last_moment_is_not_lost(
-    backend: Backend, store: Store
-) -> None:
-    """It serves new sessions before it has taken over the old ones."""
-    await write(store, "1-a", A_LIFE)
-    await seal_older(store.log, "2-b")
-    other = await backend.another(store)
-
-    class Racing:
-        """The log, with a commit of the owner between the listing and the seal."""
-
-        async def owners(self) -> list[LogInfo]:
-            infos = await other.log.owners()
-            await write(store, "2-b", [Opened("t", "bob", "", 0.5), accepted(1, "t")])
-            return infos
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(other.log, name)
-
-    async with writing(other, "3-c") as committer:
-        older = await seal_older(cast("Log", Racing()), "3-c")
-        sessions = await recover(other.log, committer, demo.handlers, older)
-    assert {session.id: len(session.live) for session in sessions} == {"s": 3, "t": 1}
+async def test_an_owner_with_nothing_to_say_yet_cannot_write_any_more_either(store: Store) -> None:
+    """It may only be paused: the first of all, whose sessions nobody knows, and any other."""
+    async with writing(store, "1-a") as first:
+        await take_over(store, first)
+        assert await recovered(store, "2-b") == []
+        with pytest.raises(Sealed):
+            await store.log.append("1-a", first.next_seq, b"")
 
 
 async def test_an_owner_that_wakes_up_late_leaves_the_newer_one_alone(
@@ -274,13 +246,6 @@ async def test_a_new_owner_sorts_after_all_others_whatever_the_clock_says(store:
     await write(store, first, [Opened("s", "alice", "", 0.0)])
     second = await new_owner(store.log, 10)
     assert second > first
-
-
-async def test_a_new_owner_sorts_after_one_that_has_only_sealed(store: Store) -> None:
-    await write(store, await new_owner(store.log, 1000), A_LIFE)
-    paused = await new_owner(store.log, 2000)
-    await seal_older(store.log, paused)
-    assert await new_owner(store.log, 10) > paused
 
 
 async def test_a_checkpoint_lets_the_log_be_trimmed_and_loses_nothing(store: Store) -> None:

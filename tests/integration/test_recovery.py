@@ -1,9 +1,11 @@
 """kill -9 and start again: nothing accepted is lost, nothing that was done runs again."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from tests.mongo import MongoDaemon
 from tests.raw import online, raw
 from tests.server_process import ServerProcess
 
@@ -216,3 +218,26 @@ async def test_the_log_is_trimmed_though_sessions_live_on(own_server: ServerProc
         assert [r["id"] for r in resumed["requests"]] == ["last", "wait"]
         await client.request("5", params={"text": "x" * 500})
         assert (await client.next("accepted", "5"))["state"] == "acknowledged"
+
+
+async def test_a_server_that_was_replaced_before_its_first_request_takes_none(
+    tmp_path: Path,
+) -> None:
+    """It had written nothing that its successor could have found but the begin of its log."""
+    daemon = MongoDaemon(tmp_path)
+    daemon.start()
+    places = [tmp_path / "first", tmp_path / "second"]
+    for place in places:
+        place.mkdir()
+    first, second = (ServerProcess(place, daemon.url("shared")) for place in places)
+    try:
+        await first.astart()
+        async with online(first.url) as client:
+            await second.astart()
+            await client.request("a", params={"text": "to be"})
+            assert (await client.closed())[0] == 1012
+        assert first.process is not None
+        assert await asyncio.to_thread(first.process.wait, 30) == 1
+    finally:
+        for each in (first, second, daemon):
+            each.close()

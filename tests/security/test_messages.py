@@ -13,8 +13,8 @@ from protocol.codes import ErrorCode
 from server.auth import Identity
 from server.session import REFUSALS_MAX, Flooded, Refused
 from tests.raw import Frame, RawClient, online, raw
-from tests.security.attacks import memory_mib, serves
 from tests.rules_bench import Bench
+from tests.security.attacks import memory_mib, serves
 from tests.server_process import ServerProcess, token, unique
 from tests.unit.test_gateway import ListConnection, make
 
