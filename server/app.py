@@ -293,6 +293,7 @@ class App:
     # Stop
 
     async def _stop(self) -> None:
+        await self._sessions.end()
         if self._failure is None:
             self._committer.add(Stopped())
             try:

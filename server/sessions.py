@@ -119,11 +119,15 @@ class Sessions:
             self.drop_if_over(seat)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Let running requests end within that time; the others stay in the journal."""
+        """Begin no further request; let those that run end within that time."""
         self._runtime.draining = True
         tasks = [task for seat in self if (task := seat.worker.drain()) is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_seconds)
+
+    async def end(self) -> None:
+        """Stop all workers; requests that run stay unfinished in the journal."""
+        self._runtime.draining = True
         ending = [task for seat in self if (task := seat.worker.end()) is not None]
         if ending:
             await asyncio.wait(ending, timeout=END_SECONDS)
