@@ -209,10 +209,10 @@ class Worker:
             if request.attempt > 0:
                 _check_attempt(request, method)
             session.start(request)
-            self._arm(request, method)
             if request.attempt > 1 or method.replay != "always":
                 # The count must survive a crash of this very attempt.
                 await self._runtime.committer.durable()
+            self._arm(request, method)
             if begun is not None:
                 self._emit(request, method, await begun)
             else:

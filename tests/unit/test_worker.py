@@ -62,6 +62,11 @@ async def gives_no_json(request: Request) -> object:
     return object()
 
 
+@handlers.method(replay="never")
+async def once(request: Request) -> str:
+    return "ran"
+
+
 @handlers.method()
 async def stream(request: Request, count: int = 3) -> AsyncIterator[int]:
     for number in range(count):
@@ -194,3 +199,26 @@ async def test_large_answers_are_handed_over_piece_by_piece(
     bench.journal.flush()
     await bench.until(lambda: not bench.session.unfinished)
     assert batches == [2, 2]
+
+
+class SlowCommitter:
+    """Takes `seconds` for a commit."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def durable(self) -> None:
+        await asyncio.sleep(self.seconds)
+
+
+async def test_the_time_a_commit_takes_does_not_count_for_the_timeout(bench: WorkerBench) -> None:
+    """The handler would end without having begun, when the journal is slow or away."""
+    timeout = 0.01
+    committer: Any = SlowCommitter(5 * timeout)
+    bench.worker._runtime.committer = committer
+    bench.say(wire.Request("a", "once", timeout=timeout))
+    bench.journal.flush()
+    await bench.until(lambda: not bench.session.unfinished)
+    bench.journal.flush()
+    results = [frame for frame in bench.out.take_all() if isinstance(frame, wire.Result)]
+    assert [bytes(result.data) for result in results] == [b'"ran"']
