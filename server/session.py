@@ -97,6 +97,10 @@ class Journal(Protocol):
         """Make what `source` has durable with whatever is committed next."""
         ...
 
+    def forget(self, source: Source) -> None:
+        """Ask `source` for nothing: it has taken back what it had."""
+        ...
+
 
 class Work(Protocol):
     """Who runs the requests of a session (worker.py)."""
@@ -309,7 +313,13 @@ class Session:
         if cancel:
             for request in list(self.state.live.values()):
                 self._cancel(request)
-        self._append(Closed(self.state.id))
+        if self.state.last_n == 0 and self._entries and type(self._entries[0]) is Opened:
+            # The log has not heard of it and need not: else sessions that come and go would pile
+            # up while the journal is away.
+            self._entries = []
+            self._rules.journal.forget(self)
+        else:
+            self._append(Closed(self.state.id))
         self.state.close()
         self._events.clear()
         self._tail = []

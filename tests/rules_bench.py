@@ -35,6 +35,9 @@ class ListJournal:
     def ride(self, source: Source) -> None:
         self._sources[source] = None
 
+    def forget(self, source: Source) -> None:
+        self._sources.pop(source, None)
+
     @property
     def pending(self) -> bool:
         return bool(self._sources or self._told)

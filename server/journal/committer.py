@@ -68,6 +68,10 @@ class Committer:
         if len(self._sources) > RIDERS_MAX:
             self._wake.set()
 
+    def forget(self, source: Source) -> None:
+        """Ask `source` for nothing: it has taken back what it had since its last cut."""
+        self._sources.pop(source, None)
+
     def add(self, entry: Entry) -> None:
         """Put `entry`, which is of no source, into the next commit behind what sources have."""
         self._entries.append(entry)

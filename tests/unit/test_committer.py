@@ -164,6 +164,17 @@ async def test_an_entry_of_no_source_comes_behind_those_of_the_sources(
     assert log.commits == [(1, [entry(1), Stopped()])]
 
 
+async def test_a_source_that_took_back_what_it_had_is_not_asked(
+    committer: Committer, log: GatedLog
+) -> None:
+    log.gate.set()
+    source = Given(entry(1))
+    committer.ride(source)
+    committer.forget(source)
+    await committer.durable()
+    assert (log.commits, source.told) == ([], [])
+
+
 async def test_a_batch_that_is_too_large_becomes_several_commits_in_order(
     committer: Committer, log: GatedLog
 ) -> None:

@@ -8,7 +8,16 @@ from msgspec import Raw
 from protocol import frames as wire
 from protocol.codec import decode_client_message
 from protocol.codes import ErrorCode
-from server.journal.entries import Accepted, Acked, Authorized, Entry, Finished, Snapshot, Started
+from server.journal.entries import (
+    Accepted,
+    Acked,
+    Authorized,
+    Closed,
+    Entry,
+    Finished,
+    Snapshot,
+    Started,
+)
 from server.journal.state import RequestState, State, fold
 from server.outbox import Outbox
 from server.session import EVENT_BYTES, PIECE_BYTES, Refused, ResultTooLarge
@@ -397,6 +406,18 @@ def test_a_detached_older_connection_does_not_disturb_the_newer(bench: Bench) ->
     bench.session.detach(older)
     bench.accept("a")
     assert only(bench) == wire.Accepted("a", 1)
+
+
+def test_a_session_that_ends_without_a_request_leaves_nothing_for_the_log(bench: Bench) -> None:
+    bench.session.authorize("more")
+    bench.session.close(cancel=False)
+    assert not bench.journal.pending
+
+
+def test_a_session_that_ends_without_a_request_ends_in_the_log_that_knows_it(bench: Bench) -> None:
+    bench.journal.flush()
+    bench.session.close(cancel=False)
+    assert bench.journal.everything()[-1] == Closed("s")
 
 
 def test_a_closed_session_runs_on_but_keeps_nothing(bench: Bench) -> None:
