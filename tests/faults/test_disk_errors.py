@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,19 @@ async def test_a_failing_disk_refuses_requests_until_it_works_again(
         refused = await client.next("error", "refused")
         assert (refused["code"], refused["retryable"]) == ("journal_unavailable", True)
         machine.set(**dict.fromkeys(FAULTS[fault], 0))
+        await client.all_of(("accepted", "waiting"), ("done", "waiting"))
+        await server.until_readiness()
+
+
+async def test_a_lock_that_another_program_holds_is_waited_for(server: FaultyServer) -> None:
+    """Somebody looks at the journal with a tool of SQLite's."""
+    async with raw(server.url) as client:
+        await client.hello()
+        with closing(sqlite3.connect(server.directory / "journal.db")) as database:
+            database.execute("BEGIN IMMEDIATE")
+            await client.request("waiting", params={"text": "x"})
+            await server.until_readiness("journal_unavailable")
+            database.execute("ROLLBACK")
         await client.all_of(("accepted", "waiting"), ("done", "waiting"))
         await server.until_readiness()
 

@@ -142,3 +142,16 @@ async def test_an_outage_of_the_database_is_waited_for(
     await load.more(200)
     load.stop()
     await working
+
+
+async def test_a_slow_database_makes_larger_commits_and_loses_nothing(
+    server: FaultyServer, network: Network
+) -> None:
+    await server.astart()
+    network.delay_seconds = 0.1
+    load = Load(server)
+    working = asyncio.create_task(load.run())
+    await load.more(3 * SESSIONS * WINDOW)
+    assert (await asyncio.to_thread(server.readiness))[0] == 200
+    load.stop()
+    await working

@@ -48,7 +48,7 @@ async def test_what_was_promised_outlives_a_loss_of_power(
     """Whether the disk had written none, or just some, of the sectors it was not told to."""
     dice = random.Random(SEED)  # noqa: S311 - not a secret
     server.variables["FAULTS_SQLITE"] = CHECKPOINTS
-    for _ in range(request.config.getoption("power_losses", 3)):
+    for _ in range(request.config.getoption("power_losses", 2)):
         promises = dice.randint(1, 200)
         some = dice if sectors == "some" else None
         witness = await run_until_power_fails(server, machine, promises, some)

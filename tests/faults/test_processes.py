@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ async def process_of(server: FaultyServer, client: RawClient, number: int) -> in
     return int(path.read_text().split()[-1])
 
 
+async def death(process: int) -> None:
+    """Wait until the process has died, whether or not its parent has taken note."""
+    status = Path(f"/proc/{process}/status")
+    with suppress(OSError):
+        while "zombie" not in status.read_text():
+            await asyncio.sleep(POLL_SECONDS)
+
+
 async def test_a_request_whose_process_is_killed_runs_again_in_another(
     server: FaultyServer,
 ) -> None:
@@ -63,6 +72,7 @@ async def test_the_death_of_an_idle_process_is_noticed_by_nobody(server: FaultyS
         first = await process_of(server, client, 1)
         await client.next("done")
         os.kill(first, signal.SIGKILL)
+        await death(first)
         await client.request("2", "sha256", params={"text": "x"})
         assert (await client.next("done"))["attempt"] == 1
 
