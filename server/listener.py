@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, Final, cast
 
 import structlog
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -122,7 +123,7 @@ class Listener:
         if len(self.connections) >= self._max_sockets:
             self._cut_off += 1
             return _CutOff()
-        protocol = ServerProtocol(
+        protocol = _Protocol(
             select_subprotocol=_select_subprotocol,
             max_size=min(HELLO_BYTES_MAX, self.max_message_bytes),
         )
@@ -169,6 +170,15 @@ class _CutOff(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).abort()
+
+
+class _Protocol(ServerProtocol):
+    """Takes a close frame inside a fragmented message for what it is (RFC 6455 section 5.4)."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None  # the message will not be completed
+        super().recv_frame(frame)
 
 
 def _select_subprotocol(

@@ -278,8 +278,10 @@ def closing() -> Iterator[Case]:
         yield Case(f"7 {name} behind close", close + more)
         yield Case(f"7 {name} behind close in octets", close + more, chop=1)
     yield Case("7 close in octets", close, chop=1)
-    # RFC 6455 allows it; the library takes it for a failure. The session does not mind.
-    yield fails("7 close inside a message", frame(TEXT, b"x", fin=False) + close)
+    begun = frame(TEXT, b"x", fin=False)
+    yield Case("7 close inside a message", begun + close)
+    yield Case("7 close inside a message, then its rest", begun + close + frame(CONTINUATION))
+    yield fails("7 invalid code inside a message", begun + frame(CLOSE, close_payload(999)))
 
 
 def limits() -> Iterator[Case]:
