@@ -190,9 +190,14 @@ class Connection(asyncio.Protocol):
         self._cancel_cut_off()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(ConnectionLost())
-        if self._receiver is not None:
-            self._receiver.lost()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.lost()
         self._host.lost(self)
+        # Nothing may refer back to what is gone: the garbage collector comes by seldom, and in a
+        # storm of connections much would wait for it. The library's parser does.
+        self._protocol.parser.close()
+        self._protocol.parser_exc = None
 
     def pause_writing(self) -> None:
         self.paused_since = self._loop.time()

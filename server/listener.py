@@ -123,10 +123,7 @@ class Listener:
         if len(self.connections) >= self._max_sockets:
             self._cut_off += 1
             return _CutOff()
-        protocol = _Protocol(
-            select_subprotocol=_select_subprotocol,
-            max_size=min(HELLO_BYTES_MAX, self.max_message_bytes),
-        )
+        protocol = _Protocol(max_size=min(HELLO_BYTES_MAX, self.max_message_bytes))
         connection = Connection(self, protocol, self._loop, self._open_timeout_seconds)
         self.connections.add(connection)
         return connection
@@ -173,16 +170,17 @@ class _CutOff(asyncio.Protocol):
 
 
 class _Protocol(ServerProtocol):
-    """Takes a close frame inside a fragmented message for what it is (RFC 6455 section 5.4)."""
+    """The library's, with two differences."""
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        """Speak `queuesystem.v1` to who offers it, and to who offers nothing (simple tools).
+
+        A method, since a function given to the library becomes one that refers back to it.
+        """
+        return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in subprotocols else None
 
     def recv_frame(self, frame: Frame) -> None:
+        """Take a close frame inside a fragmented message for what it is (RFC 6455 section 5.4)."""
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None  # the message will not be completed
         super().recv_frame(frame)
-
-
-def _select_subprotocol(
-    _protocol: ServerProtocol, offered: Sequence[Subprotocol]
-) -> Subprotocol | None:
-    """Speak `queuesystem.v1` to who offers it, and to who offers nothing (simple tools)."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

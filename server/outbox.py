@@ -117,11 +117,16 @@ class Outbox:
         return b"\n".join(parts)
 
     def close(self) -> None:
-        """Let everybody who waits go on: the connection is gone."""
+        """Let everybody who waits go on, and wake nobody any more: the connection is gone."""
         self.closed = True
+        self._wake = _nobody
         self._let_go()
 
     def _let_go(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         self._room = None
+
+
+def _nobody() -> None:
+    pass

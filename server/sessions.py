@@ -91,7 +91,7 @@ class Sessions:
         return seat
 
     def drop_if_over(self, seat: Seat) -> None:
-        """Forget a closed session whose last request has ended."""
+        """Forget a closed session whose last request has ended; does nothing the second time."""
         state = seat.session.state
         if (
             state.is_over()
@@ -102,6 +102,7 @@ class Sessions:
             if not self._counts[state.subject]:
                 del self._counts[state.subject]
             seat.worker.end()  # it would wait for further requests for ever
+            del seat.worker.session  # or they would refer to each other until garbage is collected
 
     def sweep(self, session_ttl_seconds: float, results_before: float) -> None:
         """End sessions nobody resumed, forget results from before that Unix time, and drop what is

@@ -102,6 +102,8 @@ class Worker:
             self._task.add_done_callback(self._on_end)
 
     def _on_end(self, task: "asyncio.Task[None]") -> None:
+        if self._task is task:
+            self._task = None  # its exception refers back to this worker
         # Never by a handler's doing: a bug of ours. The request stays unfinished in the journal,
         # and the session goes on with its next one.
         if not task.cancelled() and (error := task.exception()) is not None:

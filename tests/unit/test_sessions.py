@@ -51,6 +51,7 @@ async def test_the_worker_of_a_session_that_is_over_ends() -> None:
     seat = await stage.after("quick")
     seat.session.close(cancel=False)
     stage.sessions.drop_if_over(seat)
+    stage.sessions.drop_if_over(seat)  # by the sweep, and by the loss of its connection
     await asyncio.sleep(0)
     assert not seat.worker.alive
 
