@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from protocol.client_call import Call, lost_results
 from protocol.client_errors import RESULTS_CHANGED, RequestFailed
+from protocol.codes import ErrorCode
 
-_decode = msgspec.json.Decoder().decode
+_decoder = msgspec.json.Decoder()
 
 
 class Item(Struct, frozen=True):
@@ -44,7 +45,8 @@ class RequestHandle:
                                             each time
 
     All of them raise RequestFailed when the request ends with an error, and ConnectionFailed when
-    the client gives up. Cancelling the task that waits does not cancel the request. A handle
+    the client gives up; and RequestFailed `bad_frame` for a result that cannot be decoded, which no
+    server of ours sends. Cancelling the task that waits does not cancel the request. A handle
     that is thrown away lets its request run and drops its results.
     """
 
@@ -106,7 +108,7 @@ class RequestHandle:
             await self._change()
         if call.error is not None:
             raise call.error.with_traceback(None)
-        return None if call.last is None else _decode(call.last)
+        return None if call.last is None else self._decode(call.last)
 
     async def results(self) -> list[Any]:
         """Return all results of the attempt that ended. Raises RuntimeError after `async for`."""
@@ -136,7 +138,7 @@ class RequestHandle:
         while True:
             while (item := call.take()) is not None:
                 if self._is_next(*item):
-                    return _decode(item[1])
+                    return self._decode(item[1])
             if call.ended:
                 self._check_end()
                 raise StopAsyncIteration
@@ -185,7 +187,7 @@ class RequestHandle:
                 self._note(*item, gaps=True)
                 self._position = self._next
                 self._checksum = self._running
-                yield Item(call.attempt, item[0], _decode(item[1]))
+                yield Item(call.attempt, item[0], self._decode(item[1]))
             elif not call.ended:
                 await self._change()
             elif call.error is not None:
@@ -205,6 +207,14 @@ class RequestHandle:
             if wake in call.wakeups:
                 call.wakeups.remove(wake)
             raise
+
+    def _decode(self, data: bytes) -> Any:
+        try:
+            return _decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestFailed(
+                ErrorCode.BAD_FRAME, f"a result cannot be read: {error}", id=self._call.id
+            ) from error
 
     def _gap(self, first: int, upto: int) -> RequestFailed:
         return lost_results(self._call.id, f"its results {first} to {upto - 1}")

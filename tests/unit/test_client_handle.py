@@ -272,3 +272,14 @@ def test_room_is_told_once_half_of_the_buffer_is_free() -> None:
 def test_cancel_is_passed_on(bench: Bench) -> None:
     bench.handle.cancel()
     assert bench.cancelled == [bench.call]
+
+
+@pytest.mark.parametrize("data", [b"1e999", b'"\xff"', b"9" * 5000])
+async def test_a_result_that_cannot_be_decoded_is_a_failure_of_the_request(
+    bench: Bench, data: bytes
+) -> None:
+    """The codec passes over the data of results; only who takes one reads it."""
+    bench.call.result(wire.Result("id", 1, 0, Raw(data), 1), data)
+    with pytest.raises(RequestFailed) as failed:
+        await anext(bench.handle)
+    assert failed.value.code == "bad_frame"
