@@ -1,6 +1,8 @@
 """Text messages to frames and back. One message carries one or more frames, joined by newlines."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -11,9 +13,11 @@ from protocol.frames import ClientFrame, ServerFrame
 _Frame = TypeVar("_Frame")
 
 BAD_FRAMES_MAX: Final = 64
-"""With more the rest of a message is not read: a bad frame costs more than it costs to send."""
+"""So many bad frames of a message are told of: one costs more than it costs to send. What is behind
+them in a client's message is not read."""
 
 _ID_LENGTH_MAX: Final = 1024
+_LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
 _PROBLEM_LENGTH_MAX: Final = 512
 """What is wrong with a frame may quote from it: not without end."""
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -79,16 +83,26 @@ def _decode_until_too_bad(message: str | bytes) -> Sequence[ClientFrame | FrameE
 
 
 def decode_server_message(message: str | bytes) -> Sequence[ServerFrame | FrameError]:
-    """Decode what a server sent, in order; a frame of a newer server comes back as FrameError."""
+    """Decode what a server sent, in order; a frame of a newer server comes back as FrameError.
+
+    After BAD_FRAMES_MAX of these further ones are left out, not the frames between them.
+    """
     try:
         return _server_decoder.decode_lines(message)
     except _UNDECODABLE:
-        return [_decode_line(_server_decoder, line) for line in _lines(message)]
+        frames = (_decode_line(_server_decoder, line) for line in _lines(message))
+        bad = count()
+        return [
+            frame
+            for frame in frames
+            if not isinstance(frame, FrameError) or next(bad) < BAD_FRAMES_MAX
+        ]
 
 
-def _lines(message: str | bytes) -> list[bytes]:
+def _lines(message: str | bytes) -> Iterator[bytes]:
+    """Return the lines that are not empty, without what JSON calls whitespace before them."""
     data = message.encode() if isinstance(message, str) else message
-    return [line for line in data.split(b"\n") if line.strip()]
+    return (match.group() for match in _LINE.finditer(data))
 
 
 def _empty_message() -> FrameError:

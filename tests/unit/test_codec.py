@@ -7,7 +7,13 @@ from msgspec import Raw
 
 import protocol.schema
 from protocol import frames as wire
-from protocol.codec import FrameError, decode_client_message, decode_server_message, encode
+from protocol.codec import (
+    BAD_FRAMES_MAX,
+    FrameError,
+    decode_client_message,
+    decode_server_message,
+    encode,
+)
 
 
 def test_one_message_carries_several_frames_in_order() -> None:
@@ -67,6 +73,13 @@ def test_a_frame_of_a_newer_server_is_told_apart() -> None:
     known, newer = decode_server_message('{"type":"refreshed","expires_at":1}\n{"type":"new"}')
     assert known == wire.Refreshed(1.0)
     assert isinstance(newer, FrameError)
+
+
+def test_of_many_frames_of_a_newer_server_only_some_are_told_of() -> None:
+    newer = '{"type":"new"}\n' * 3 * BAD_FRAMES_MAX
+    frames = decode_server_message(f'{newer}{{"type":"refreshed","expires_at":1}}\n{newer}')
+    assert len(frames) == BAD_FRAMES_MAX + 1
+    assert wire.Refreshed(1.0) in frames
 
 
 def test_defaults_are_left_out_on_the_wire() -> None:
