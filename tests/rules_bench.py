@@ -238,8 +238,12 @@ class Bench:
         self.session.recover()
         return True
 
-    def folded(self) -> SessionState:
-        """Return the session as the log says it, pending entries included."""
+    def fold(self) -> State:
+        """Return what the log says, pending entries included."""
         state = State()
         fold(state, self.journal.everything())
-        return state.sessions["s"]
+        return state
+
+    def folded(self) -> SessionState:
+        """Return the session as the log says it, pending entries included."""
+        return self.fold().sessions["s"]

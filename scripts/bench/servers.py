@@ -73,6 +73,11 @@ class Server:
         self.url = url
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """Return what all its threads have used so far; 0 where /proc does not tell."""
         try:
