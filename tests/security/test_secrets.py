@@ -48,11 +48,10 @@ async def use_every_way_in(server: ServerProcess) -> list[str]:
     async with online(server.url, token=issued) as client:
         await client.send({"type": "request", "id": "a", "method": "echo", "params": {"text": 1}})
         await client.next("done")
-        await client.send(
-            {"type": "refresh", "token": issued},
-            {"type": "request", "id": "b", "method": "words", "params": {"text": "a"}},
-        )
-        await client.next("done", "b")
+        refresh = {"type": "refresh", "token": issued}
+        words = {"type": "request", "method": "words", "params": {"text": "a"}}
+        await client.send(words | {"id": "b"}, refresh, words | {"id": "c"})
+        await client.next("done", "c")
     async with raw(server.url, {"Authorization": f"Bearer {good}"}) as client:
         await client.send({"type": "hello", "token": good}, {"type": "hello", "token": good})
         await client.closed()
