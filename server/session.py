@@ -460,42 +460,45 @@ class Session:
         """
         now = self._rules.clock()
         first = len(self._accepted)
-        acks = refusals = 0
+        acks = refusals = kept = 0
         room = self._room()
         try:
             for position, frame in enumerate(frames):
-                if refusals > REFUSALS_MAX:
-                    raise Flooded
                 if isinstance(frame, wire.Request):
-                    if self._request(frame, now, room):
+                    if size := self._request(frame, now, room):
+                        kept += size
                         room -= 1
-                    else:
-                        refusals += 1
-                    continue
-                if isinstance(frame, wire.Ack):
+                        continue
+                    refusals += 1
+                elif isinstance(frame, wire.Ack):
                     acks += 1
                     refusals += not self._ack(frame.seq)
                 elif isinstance(frame, wire.Refresh):
                     return frame, frames[position + 1 :]
                 else:
                     # What it may undo must be in the log before it.
-                    self._log_accepted(first, None, now)
+                    self._log_accepted(first, None, now, kept)
                     first = len(self._accepted)
+                    kept = 0
                     refusals += 1
                     if not self._rare(frame):
                         break
+                if refusals > REFUSALS_MAX:
+                    raise Flooded
                 room = self._room()
         finally:
             whole = len(self._accepted) - first + acks == len(frames)
-            self._log_accepted(first, message if whole else None, now)
+            self._log_accepted(first, message if whole else None, now, kept)
         return None
 
-    def _log_accepted(self, first: int, message: str | None, now: float) -> None:
-        """Log the requests accepted from index `first` on; `message` is their text, if there is."""
+    def _log_accepted(self, first: int, message: str | None, now: float, kept: int) -> None:
+        """Log the requests accepted from index `first` on, whose params count for `kept` bytes.
+
+        `message` is their text, if there is.
+        """
         batch = self._accepted[first:]
         if not batch:
             return
-        kept = sum([request.kept_bytes for request in batch])
         self._rules.memory.hold(self.state.subject, kept)
         if message is None or len(message) > PINNED_FACTOR * kept:
             # Params are views of the message, which would stay in memory with them.
@@ -531,24 +534,27 @@ class Session:
         if self.out is not None:
             self.out.put(refusal(code, message, request_id), FRAME_BYTES + len(message))
 
-    def _request(self, frame: wire.Request, now: float, room: int) -> bool:
-        """Accept a request unless it is known, or there is no room; tell whether it was."""
+    def _request(self, frame: wire.Request, now: float, room: int) -> int:
+        """Accept a request unless it is known, or there is no room.
+
+        Returns what its params count for, which is never 0; 0 when it was not accepted.
+        """
         state = self.state
         request_id = frame.id
         what = digest(frame)
         if request_id in state.ids:
             self._repeat(state.live[state.ids[request_id]], what)
-            return False
+            return 0
         if request_id in state.recent or request_id in state.older:
             self._repeat_acknowledged(request_id, what)
-            return False
+            return 0
         try:
             if room <= 0:
                 raise self._no_room()
             prepared = self._rules.check(frame.method, frame.params, state.scope)
         except Refused as refused:
             self.refuse(refused.code, str(refused), request_id)
-            return False
+            return 0
         request = state.accept(state.last_n + 1, frame, what, now)
         size = len(frame.params)
         if size <= PREPARED_BYTES_MAX:
@@ -557,7 +563,7 @@ class Session:
         request.kept_bytes = size
         self._unfinished += 1
         self._accepted.append(request)
-        return True
+        return size
 
     def _room(self) -> int:
         """Return how many requests may be accepted now."""
