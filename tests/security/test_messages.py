@@ -209,6 +209,25 @@ async def test_the_window_holds_however_fast_requests_come(server: ServerProcess
         await client.closed()
 
 
+class Closing(ListConnection):
+    """Remembers with what it was closed."""
+
+    code = 0
+
+    def close(self, code: int, reason: str) -> None:
+        self.code, self.open = int(code), False
+
+
+async def test_who_lets_answers_pile_up_is_closed_before_the_next_message() -> None:
+    gateway, _ = make()
+    gateway._outbox_bytes = 1024
+    connection: Any = Closing(wire.Hello())
+    await gateway.serve(connection)
+    cancel = encode(wire.Cancel("nobody")).decode()
+    connection.receiver.take("\n".join([cancel] * 100))
+    assert connection.code == 4413
+
+
 class Believing:
     """Takes every token at once, as a Verifier does whose key is at hand."""
 

@@ -13,6 +13,7 @@ from server.session import (
     EVENT_BYTES,
     PREPARED_BYTES_MAX,
     PREPARED_FACTOR,
+    TOO_LARGE,
     Memory,
     ResultTooLarge,
     Session,
@@ -96,6 +97,16 @@ def test_an_error_too_long_to_be_kept_becomes_result_too_large() -> None:
     bench.session.finish(request, "broke", encode_error("broke", "x" * 3000, retryable=False))
     assert request.outcome == ErrorCode.RESULT_TOO_LARGE
     assert bench.session.unacked_bytes < 1000
+
+
+def test_the_error_in_place_of_an_answer_too_long_counts_until_it_is_acknowledged() -> None:
+    bench = make(max_result_bytes=100)
+    bench.accept("a")
+    bench.session.answer([(bench.work.queue.popleft(), b"x" * 200)])
+    assert bench.memory.held_bytes == bench.session.unacked_bytes == len(TOO_LARGE)
+    bench.journal.flush()
+    bench.say(wire.Ack(1))
+    assert bench.memory.held_bytes == 0
 
 
 def test_a_closed_session_counts_no_errors() -> None:
