@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import structlog.testing
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
@@ -102,6 +103,9 @@ async def test_more_sockets_than_the_bound_are_cut_off_and_places_come_free(
             with suppress(ConnectionResetError):
                 assert await one_too_many.reader.read() == b""
         assert len(listener.connections) == 5
+        with structlog.testing.capture_logs() as lines:
+            listener.sweep()
+        assert [(line["event"], line["count"]) for line in lines] == [("connections_cut_off", 1)]
     while listener.connections:
         await asyncio.sleep(0)
     async with wire(there):

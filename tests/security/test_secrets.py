@@ -1,6 +1,7 @@
 """Where tokens, passwords and secrets must not be found: logs, journals, command lines, answers."""
 
 import asyncio
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from server.keys import looks_guessable
 from tests.integration.test_http import basic, login, user
 from tests.raw import online, raw
-from tests.server_process import SECRET, ServerProcess, token
+from tests.server_process import ROOT, SECRET, ServerProcess, token
 
 PASSWORD = "correct horse battery"
 WRONG = "wrong horse battery"
@@ -106,6 +107,23 @@ def test_a_journal_that_was_there_keeps_its_mode(own_server: ServerProcess) -> N
     file.chmod(0o640)
     own_server.start()
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there before", "new"])
+def test_a_secret_made_for_development_is_for_its_owner_only(tmp_path: Path, there: bool) -> None:
+    dotenv = tmp_path / ".env"
+    if there:
+        dotenv.write_text("QUEUESYSTEM_PORT=1234\n")
+        dotenv.chmod(0o644)
+    spec = importlib.util.spec_from_file_location("development", ROOT / "scripts/development.py")
+    assert spec is not None
+    assert spec.loader is not None
+    development = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(development)
+    development.DOTENV = dotenv
+    development.remember("QUEUESYSTEM_JWT_SECRET", "s" * 32)
+    assert dotenv.stat().st_mode & 0o777 == 0o600
+    assert dotenv.read_text().endswith(f"QUEUESYSTEM_JWT_SECRET={'s' * 32}\n")
 
 
 def run(server: ServerProcess, *arguments: str, **settings: str) -> tuple[int, str]:
