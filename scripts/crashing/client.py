@@ -121,14 +121,15 @@ class Client:
     async def _connect(self) -> Link | None:
         """Return a connection that was welcomed, or None."""
         await self._place.open.wait()
-        link = Link(self.name, self._history)
+        link = Link(self.name, self._token, self._history)
         if not await link.dial(self._place):
             return None
         self._tally.connections += 1
         if self._chance(self._mix.abort / 3):
             self._cut(link)
             return None
-        link.send([self._dialogue.hello()], self._token)
+        hello = self._dialogue.hello()
+        link.send([{**hello, "started": True} if self._chance(0.5) else hello])
         self._link = link
         if self._chance(self._mix.abort / 3):
             self._cut(link)
@@ -235,6 +236,9 @@ class Client:
                 ask.cancelled = link.number
                 frames.append({"type": "cancel", "id": ask.id})
         frames += self._repeats()
+        if self._chance(self._mix.refresh):
+            # Anywhere: what is behind it waits until the token was verified.
+            frames.insert(self._dice.randint(0, len(frames)), {"type": "refresh"})
         return frames
 
     def _choose_to_cancel(self) -> None:

@@ -75,7 +75,7 @@ class Dialogue:
         elif kind == "error" and "seq" not in frame:
             if ask is not None and frame["code"] in LATER and not ask.accepted:
                 ask.sent = False
-        elif kind in {"result", "done", "error"}:
+        elif kind in {"result", "done", "error"} and "seq" in frame:  # else of a live method
             self.seq = frame["seq"]
             if ask is not None and kind != "result" and not ask.ended:
                 ask.ended = True

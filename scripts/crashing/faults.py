@@ -29,11 +29,11 @@ KILLS: Final[frozenset[Kind]] = frozenset({"kill", "early", "trigger", "both"})
 AT_START: Final[frozenset[Kind]] = frozenset({"early", "trigger"})
 """The kinds that need a server that starts."""
 
-LIFE_SECONDS: Final = 0.35
+LIFE_SECONDS: Final = 0.25
 """A server lives for this long on average, once it listens."""
 STARTING_SECONDS: Final = 0.6
 """Starting, with recovery, takes about so long."""
-TRIGGER_SECONDS: Final = 2.0
+TRIGGER_SECONDS: Final = 1.2
 """A trigger that was not reached by then: the server is killed all the same."""
 
 # How often which moment; and up to which call of it.

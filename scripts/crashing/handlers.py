@@ -56,6 +56,7 @@ class Noted:
             id=request.id,
             method=request.method,
             params=shortened(self._params),
+            live=request.method == "live",
             replay=REPLAY.get(request.method, "always"),
         )
         return self
@@ -113,6 +114,15 @@ async def stream(
     request: Request, tag: int, ms: float, count: int, size: int
 ) -> AsyncIterator[Any]:
     """Gives `count` items of about `size` bytes, one every `ms`."""
+    with Noted(request, tag=tag, ms=ms, count=count, size=size) as noted:
+        for _ in range(count):
+            yield noted.emit(size)
+            await _wait(ms)
+
+
+@handlers.method(max_attempts=ATTEMPTS_MAX, live=True)
+async def live(request: Request, tag: int, ms: float, count: int, size: int) -> AsyncIterator[Any]:
+    """As `stream`; the items are not kept for clients that are away."""
     with Noted(request, tag=tag, ms=ms, count=count, size=size) as noted:
         for _ in range(count):
             yield noted.emit(size)

@@ -26,9 +26,9 @@ Frame = dict[str, Any]
 
 
 class Link:
-    """A WebSocket of client `name` to the server at `place`. `number` is unique in the run."""
+    """A WebSocket of client `name`, whose token is `token`. `number` is unique in the run."""
 
-    def __init__(self, name: str, history: Writer) -> None:
+    def __init__(self, name: str, token: str, history: Writer) -> None:
         self.number = next(_numbers)
         self.arrived = asyncio.Event()
         """Set when a frame has come, and when the connection is gone."""
@@ -36,6 +36,7 @@ class Link:
         self.closed: int | None = None
         """The close code, once it is gone; 1006 when there was none."""
         self._name = name
+        self._token = token
         self._history = history
         self._socket: Socket
         self._transport: asyncio.Transport
@@ -64,19 +65,26 @@ class Link:
         self._socket.closed.add_done_callback(self._lost)
         return True
 
-    def send(self, frames: Sequence[Frame], token: str | None = None) -> None:
-        """Send frames in one message; `token` goes into hello, but not into the history."""
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Send frames in one message; the token goes into those that carry one, but not into the
+        history.
+        """
         if not frames:
             return
         lines: list[bytes] = []
         for one in frames:
             self._record("send", frame=one)
-            lines.append(msgspec.json.encode(one if token is None else {**one, "token": token}))
+            lines.append(msgspec.json.encode(self._with_token(one)))
         self._socket.send(b"\n".join(lines))
+
+    def _with_token(self, one: Frame) -> Frame:
+        return {**one, "token": self._token} if one["type"] in {"hello", "refresh"} else one
 
     def tear(self, frames: Sequence[Frame]) -> None:
         """Send the first half of a message, and cut the connection off."""
-        message = frame(TEXT, b"\n".join(map(msgspec.json.encode, frames)))
+        message = frame(
+            TEXT, b"\n".join(msgspec.json.encode(self._with_token(one)) for one in frames)
+        )
         with suppress(RuntimeError):  # uvloop's for a connection that is gone
             self._transport.write(message[: len(message) // 2])
         self.reset()

@@ -23,6 +23,7 @@ class Mix:
     repeat: float = 0.04
     conflict: float = 0.01
     cancel: float = 0.05
+    refresh: float = 0.02
     abort: float = 0.012
     away_seconds: float = 0.3
     take_over: float = 0.006
@@ -37,6 +38,7 @@ EVERYTHING: Final = Mix(
         "pause": 22,
         "stream": 12,
         "pieces": 1.5,
+        "live": 4,
         "thread": 8,
         "process": 0.15,
         "once": 6,
@@ -112,6 +114,7 @@ _KINDS: Final = {
     "pause": lambda dice: ("pause", _ms(dice, 40), {}),
     "long": lambda dice: ("pause", {"ms": dice.randint(100, 300)}, {}),
     "stream": lambda dice: ("stream", _stream(dice), {}),
+    "live": lambda dice: ("live", _stream(dice), {}),
     "pieces": lambda dice: ("stream", _pieces(dice), {}),
     "slow_pieces": lambda _: ("stream", {"ms": 12, "count": 16, "size": PIECE_BYTES}, {}),
     "thread": lambda dice: ("thread", _ms(dice, 20), {}),
