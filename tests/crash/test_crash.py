@@ -6,8 +6,8 @@ import pytest
 
 from tests.crash.runs import run
 
-KILLS = {"sqlite": 20, "mongodb": 10}
-"""About 20 seconds each. `scripts/crashtest.py` is for more."""
+KILLS = {"sqlite": 15, "mongodb": 8}
+"""Some 15 seconds each. `scripts/crashtest.py` is for more."""
 SESSIONS = 25
 
 
