@@ -12,11 +12,11 @@ from typing import Final
 from msgspec import Raw
 
 from protocol import frames as wire
-from protocol.codec import decode_client_message
+from protocol.codec import TooManyBadFrames, decode_client_message
 from protocol.codes import ErrorCode
 from server.journal.entries import encode_error
 from server.journal.state import RECENT_IDS_MIN, RequestState
-from server.session import EVENT_BYTES, Overflowed, Refused, ResultTooLarge, Session
+from server.session import EVENT_BYTES, TOO_LARGE, Refused, ResultTooLarge, Session
 from tests.fuzz.choices import Choices
 from tests.rules_bench import Bench, ListOut, ListWork, pending
 
@@ -96,7 +96,6 @@ class HostileSession:
             self._expire,
             self._checkpoint,
             self._crash,
-            self._overflow,
             self._work_through,
             self._go_on,
             self._go_on,
@@ -147,19 +146,15 @@ class HostileSession:
         if session.out is None or session.state.closed:
             return  # it takes nothing from a connection that is not the session's
         self.trace.append(repr(message[:300]))
-        try:
-            rest = session.receive(decode_client_message(message), message)
-            while rest is not None:
-                session.authorize(("", "admin", "other")[self._choices.below(3)])
-                if self._choices.below(4) == 0:
-                    self._attach()  # taken over while the token was looked at
-                    return
-                rest = session.receive(rest[1], None)
-        except Overflowed:
-            assert session.out is not None
-            assert session.out.overflowed
-            self._detach()
-        if session.state.closed:
+        frames = decode_client_message(message)
+        rest = session.receive(frames, message)
+        while rest is not None:
+            session.authorize(("", "admin", "other")[self._choices.below(3)])
+            if self._choices.below(4) == 0:
+                self._attach()  # taken over while the token was looked at
+                return
+            rest = session.receive(rest[1], None)
+        if session.state.closed or isinstance(frames[-1], TooManyBadFrames):
             self._detach()
 
     def _frame(self) -> str:
@@ -215,9 +210,6 @@ class HostileSession:
         for _ in range(min(len(out.frames), self._choices.below(8))):
             out.take()
         self._bench.session.refill()
-
-    def _overflow(self) -> None:
-        self._bench.out.overflowed = True
 
     # The worker
 
@@ -346,11 +338,12 @@ class HostileSession:
         assert len(state.older) < RECENT_IDS_MIN + MAX_UNACKED + WINDOW
         held = sum(size for _, _, size in session._events)
         assert session.unacked_bytes == held
-        assert 0 <= held <= MAX_RESULT_BYTES
+        assert 0 <= held <= MAX_RESULT_BYTES + (MAX_UNACKED + WINDOW) * len(TOO_LARGE)
         assert len(session._events) <= MAX_RESULT_BYTES // EVENT_BYTES + MAX_UNACKED + 2 * WINDOW
         assert sum(map(len, session._tail)) == session._tail_bytes <= MAX_RESULT_BYTES
         assert len(pending(session)) <= ENTRIES_MAX
-        assert bench.memory.held_bytes == held + self._neighbour.unacked_bytes
+        kept = sum(r.kept_bytes for r in state.live.values() if r.outcome is None)
+        assert bench.memory.held_bytes == held + kept + self._neighbour.unacked_bytes
         assert self._neighbour.unacked_bytes == self._neighbour_bytes
         assert self._neighbour.state.snapshot() == self._neighbour_state
         assert not self._neighbour_out.frames

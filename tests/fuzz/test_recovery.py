@@ -127,9 +127,11 @@ async def test_a_server_does_not_go_on_with_a_damaged_journal(own_server: Server
 
 
 def flip_a_bit(path: Path) -> None:
-    """Change the first commit in a SQLite journal."""
+    """Change the longest commit in a SQLite journal."""
     with sqlite3.connect(path) as database:
-        (key, data) = database.execute("SELECT key, data FROM log ORDER BY key LIMIT 1").fetchone()
+        (key, data) = database.execute(
+            "SELECT key, data FROM log ORDER BY length(data) DESC"
+        ).fetchone()
         changed = data[:20] + bytes((data[20] ^ 1,)) + data[21:]
         database.execute("UPDATE log SET data = ? WHERE key = ?", (changed, key))
     database.close()
