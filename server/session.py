@@ -885,7 +885,9 @@ class Session:
         if accepted:
             self._committed_n = accepted[-1].n
             # First the worker, then the frames: so they are in one message with quick results.
-            self.work.put(accepted)
+            # When the session is over already all of it was cancelled, and the worker is gone.
+            if not self.state.is_over():
+                self.work.put(accepted)
             if self.out is not None:
                 for frames in replies:
                     self.out.put(Raw(frames), len(frames))

@@ -336,7 +336,8 @@ class HostileSession:
         assert len(state.ids) == len(state.live)
         assert len(state.recent) < RECENT_IDS_MIN
         assert len(state.older) < RECENT_IDS_MIN + MAX_UNACKED + WINDOW
-        held = sum(size for _, _, size in session._events)
+        ending = [state.live[n] for n in session._ending if n in state.live]
+        held = sum(size for _, _, size in session._events) + sum(len(r.error) for r in ending)
         assert session.unacked_bytes == held
         assert 0 <= held <= MAX_RESULT_BYTES + (MAX_UNACKED + WINDOW) * len(TOO_LARGE)
         assert len(session._events) <= MAX_RESULT_BYTES // EVENT_BYTES + MAX_UNACKED + 2 * WINDOW

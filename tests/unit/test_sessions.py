@@ -64,3 +64,13 @@ async def test_at_the_end_all_workers_end_and_what_runs_stays_unfinished() -> No
     assert not idle.worker.alive
     assert not busy.worker.alive
     assert busy.session.unfinished == 1
+
+
+async def test_a_session_that_is_over_before_its_requests_are_durable_starts_no_worker() -> None:
+    stage = Stage()
+    seat = stage.sessions.open("alice", "")
+    seat.session.receive([wire.Request("a", "quick"), wire.Bye(cancel=True)], None)
+    stage.sessions.drop_if_over(seat)
+    assert not len(stage.sessions)
+    stage.bench.journal.flush()
+    assert not seat.worker.alive
