@@ -23,7 +23,7 @@ from tests.rules_bench import Bench, ListOut, ListWork, pending
 WINDOW: Final = 4
 MAX_UNACKED: Final = 6
 MAX_RESULT_BYTES: Final = 3000
-ENTRIES_MAX: Final = 40
+ENTRIES_MAX: Final = 20
 """Entries between two commits; what a client may cause without a commit is bounded."""
 FOLD_STEPS: Final = 4
 """The whole log is folded so often, which takes longer than the steps."""
@@ -44,13 +44,13 @@ _RAW_TEXTS: Final = (
     "x\n" * 150,
 )
 _RARE: Final = (*['{"type":"hello"}'] * 6, '{"type":"bye"}', '{"type":"bye","cancel":true}')
-_LIVE: Final = ("r0", "r1")
-"""Requests whose results are not kept."""
+_LIVE: Final = 5
+"""The results of each fifth request are not kept."""
 _EPOCHS: Final = (None, "", "e0", "e1", "e2", "e3")
 
 
 def _ends_at_once(request: RequestState) -> bool:
-    return request.outcome is None and request.attempt == 0 and request.id not in _LIVE
+    return request.outcome is None and request.attempt == 0 and request.n % _LIVE != 0
 
 
 def _check(method: str, _params: Raw, scope: str) -> object:
@@ -71,7 +71,7 @@ class HostileSession:
             window=WINDOW, max_unacked=MAX_UNACKED, max_result_bytes=MAX_RESULT_BYTES, check=_check
         )
         self._running: RequestState | None = None
-        self._sessions = 1
+        self._ids = 0
         self._neighbour_out = ListOut()
         self._meet_neighbour()
         self._attach()
@@ -99,6 +99,7 @@ class HostileSession:
             self._work_through,
             self._go_on,
             self._go_on,
+            self._insist,
         )
 
     def run(self) -> None:
@@ -161,23 +162,34 @@ class HostileSession:
         choose = self._choices.below
         match choose(12):
             case 0 | 1 | 2 | 3 | 4:
-                method = ("m", "m", "m", "unknown", "secret", "")[choose(6)]
-                params = ("{}", '{"a":1}', "[", '{"a": 1}')[choose(4)]
-                more = ("", "", ',"on_disconnect":"cancel"', ',"timeout":0.5', ',"timeout":0')
+                method = (*"mmmmmmm", "unknown", "secret", "")[choose(10)]
+                params = (*["{}"] * 5, '{"a":1}', "[", '{"a": 1}')[choose(8)]
+                more = ("", "", ',"on_disconnect":"cancel"', ',"timeout":0.5', ',"timeout":9e9')
                 return (
-                    f'{{"type":"request","id":"r{choose(16)}","method":"{method}",'
+                    f'{{"type":"request","id":"{self._id()}","method":"{method}",'
                     f'"params":{params}{more[choose(5)]}}}'
                 )
             case 5 | 6 | 7:
                 return f'{{"type":"ack","seq":{self._seq()}}}'
             case 8:
-                return f'{{"type":"cancel","id":"r{choose(16)}"}}'
+                return f'{{"type":"cancel","id":"{self._id()}"}}'
             case 9:
                 return '{"type":"refresh","token":"x"}'
             case 10:
                 return _RARE[choose(len(_RARE))]
             case _:
                 return _RAW_TEXTS[choose(len(_RAW_TEXTS))]
+
+    def _id(self) -> str:
+        """Return an id that is new, or was used lately, or long ago."""
+        match self._choices.below(4):
+            case 0:
+                return f"n{max(0, self._ids - self._choices.below(8))}"
+            case 1:
+                return f"r{self._choices.below(16)}"
+            case _:
+                self._ids += 1
+                return f"n{self._ids}"
 
     def _seq(self) -> int:
         """Return a number of an event: the last, or any near it."""
@@ -236,7 +248,7 @@ class HostileSession:
     def _give(self) -> None:
         if self._running is None:
             return
-        if self._running.id in _LIVE:
+        if self._running.n % _LIVE == 0:
             self._bench.session.live_result(self._running, b"1")
             return
         try:
@@ -288,7 +300,6 @@ class HostileSession:
         landed = self._choices.below(len(self._bench.journal.in_flight) + 1)
         self._running = None
         self._detach()
-        self._sessions += 1
         self._bench.crash(landed, "s")
         self._meet_neighbour()
         self._attach()
@@ -319,6 +330,26 @@ class HostileSession:
                 self._hear(f'{{"type":"ack","seq":{self._seq()}}}')
             if self._choices.below(2):
                 self._finish()
+
+    def _insist(self) -> None:
+        """Do the same again and again without a commit: it must not pile up."""
+        kind = self._choices.below(4)
+        for number in range(2 * ENTRIES_MAX):
+            match kind:
+                case 0:
+                    self._start()
+                    self._give()
+                    self._bench.out.frames.clear()
+                    self._bench.session.refill()
+                    self._hear(f'{{"type":"ack","seq":{self._bench.session._next_seq - 1}}}')
+                case 1 if not self._bench.session.state.closed:
+                    self._bench.session.authorize(f"scope-{number % 2}")
+                case 2:
+                    self._hear(f'{{"type":"request","id":"{self._id()}","method":"m"}}')
+                    self._hear(f'{{"type":"cancel","id":"n{self._ids}"}}')
+                case _:
+                    self._attach()
+                    self._detach()
 
     # What always holds
 
