@@ -93,17 +93,19 @@ class Client:
 
     async def run(self) -> None:
         """Go on until everything is finished, after `finish`."""
-        while not self._over:
-            self._away_seconds = AGAIN_SECONDS
-            link = await self._connect()
-            if link is not None:
-                self._link = link
-                await self._talk(link)
+        try:
+            while not self._over:
+                self._away_seconds = AGAIN_SECONDS
+                link = await self._connect()
+                if link is not None:
+                    await self._talk(link)
                 self._link = None
-            if not self._over:
-                await asyncio.sleep(self._dice.uniform(0, self._away_seconds))
-        for task in self._overlaps:
-            await task
+                if not self._over:
+                    await asyncio.sleep(self._dice.uniform(0, self._away_seconds))
+            await asyncio.gather(*self._overlaps)
+        finally:
+            for task in self._overlaps:
+                task.cancel()
 
     def finish(self) -> None:
         """Send nothing new; `run` returns when all has ended."""

@@ -1,6 +1,6 @@
 """What clients ask for, and how they behave: drawn from the seed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
@@ -55,7 +55,8 @@ EVERYTHING: Final = Mix(
 class Ask:
     """One request as its client sees it.
 
-    `sent`: it need not be sent (again); `cancelled` is the connection on which that was asked for.
+    `sent`: it need not be sent (again). `cancelled` is the number of the connection on which its
+    cancellation was last asked for.
     """
 
     id: str
@@ -64,7 +65,7 @@ class Ask:
     accepted: bool = False
     ended: bool = False
     cancelled: int = 0
-    to_be_cancelled: bool = field(default=False)
+    to_be_cancelled: bool = False
 
     def conflicting(self) -> dict[str, Any]:
         """Return a request of the same id with other params."""
