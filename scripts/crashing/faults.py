@@ -38,10 +38,10 @@ TRIGGER_SECONDS: Final = 1.2
 
 # How often which moment; and up to which call of it.
 _POINTS: Final = (
-    (10, "append", 200),
+    (10, "append", 60),
     (4, "append", 4),  # during recovery
-    (5, "committed", 400),
-    (6, "send", 600),
+    (5, "committed", 120),
+    (6, "send", 200),
     (2, "seal", 1),
     (4, "project", 6),
     (4, "trim", 4),
