@@ -32,6 +32,7 @@ async def test_one_subject_cannot_take_all_sessions(crowded: ServerProcess) -> N
         code, reason = await client.closed()
         assert code == 4429
         assert reason.startswith("overloaded: your subject has too many sessions")
+    assert '"code": 4429' in crowded.log.read_text()
     # Others may, and so may alice: with one she has, or when she has ended one.
     await open_session(crowded, "bob")
     async with raw(crowded.url) as client:
