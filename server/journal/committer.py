@@ -96,9 +96,11 @@ class Committer:
 
         To be called before `run`, and before the logs of others are listed: of two owners that
         begin at the same time at least one then sees the other, even if it has nothing to say
-        yet. Raises Sealed.
+        yet. Raises Sealed, and Unavailable: who cannot begin need not wait.
         """
-        await self._append_all([])
+        await self._log.append(self.owner, self._next_seq, encode_commit([]))
+        self.seq = self.told_seq = self._next_seq
+        self._next_seq += 1
 
     async def run(self) -> None:
         """Commit for ever. Raises Sealed when the log was taken over by another owner."""
