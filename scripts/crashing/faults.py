@@ -21,7 +21,7 @@ SQLITE: Final[Mapping[Kind, float]] = {
     "term": 4,
     "pause": 3,
 }
-MONGODB: Final[Mapping[Kind, float]] = {**SQLITE, "database": 8, "both": 8}
+MONGODB: Final[Mapping[Kind, float]] = {**SQLITE, "pause": 10, "database": 8, "both": 8}
 
 KILLS: Final[frozenset[Kind]] = frozenset({"kill", "early", "trigger", "both"})
 """The kinds that end the server with SIGKILL."""
