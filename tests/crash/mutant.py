@@ -48,11 +48,11 @@ def none() -> None:
 def accepted_before_commit() -> None:
     original = Session._log_accepted
 
-    def log_accepted(self: Session, first: int, message: str | None, now: float) -> None:
+    def log_accepted(self: Session, first: int, *args: Any) -> None:
         for request in self._accepted[first:]:
             if self.out is not None:
                 self.out.put(wire.Accepted(request.id, request.n))
-        original(self, first, message, now)
+        original(self, first, *args)
         self._replies.clear()
 
     Session._log_accepted = log_accepted
@@ -62,8 +62,8 @@ def accepted_before_commit() -> None:
 def runs_before_commit() -> None:
     original = Session._log_accepted
 
-    def log_accepted(self: Session, first: int, message: str | None, now: float) -> None:
-        original(self, first, message, now)
+    def log_accepted(self: Session, first: int, *args: Any) -> None:
+        original(self, first, *args)
         self.work.put(self._accepted[first:])
 
     def committed(self: Session) -> None:
@@ -254,7 +254,7 @@ def attempt_is_not_counted() -> None:
 def repeated_request_runs_again() -> None:
     original = Session._request
 
-    def request(self: Session, frame: wire.Request, now: float, room: int) -> bool:
+    def request(self: Session, frame: wire.Request, now: float, room: int) -> int:
         self.state.recent.pop(frame.id, None)
         self.state.older.pop(frame.id, None)
         return original(self, frame, now, room)

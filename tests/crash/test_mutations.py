@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from scripts.checking.rules import RULES
 from scripts.crashing.faults import Kind
 from scripts.crashing.run import Scenario
 from scripts.crashing.workload import Mix
@@ -95,6 +96,8 @@ def test_the_bug_is_seen(tmp_path: Path, mutation: str) -> None:
         patience=PATIENCE_SECONDS,
     )
     assert made.outcome.violation is not None
+    rule, _ = made.outcome.violation
+    assert rule in RULES, "it was found by something else than the history"
 
 
 @pytest.mark.parametrize(
