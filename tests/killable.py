@@ -1,8 +1,6 @@
 """A program of the tests: a subprocess to be killed and started again on the same port and data."""
 
 import asyncio
-import random
-import socket
 import subprocess
 from abc import ABC, abstractmethod
 
@@ -35,17 +33,3 @@ class Killable(ABC):
         """SIGKILL and start again."""
         await asyncio.to_thread(self.kill)
         await self.astart()
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    # Below the range from which systems take the ports of outgoing connections: nothing else
-    # may get this one while the daemon is down, not even the socket that tries to reach it.
-    while True:
-        with socket.socket() as probe:
-            port = random.randrange(15_000, 30_000)  # noqa: S311 - not a secret
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

@@ -1,12 +1,12 @@
 """A MongoDB-compatible daemon as a subprocess, to be killed and started again on its data."""
 
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests.killable import Killable, free_port
+from scripts.ports import free_port, listens
+from tests.killable import Killable
 
 START_SECONDS = 30
 _EXECUTABLE = Path(sys.executable).with_name("secantusd-py")
@@ -41,15 +41,8 @@ class MongoDaemon(Killable):
                 stderr=output,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self._listens():
+        while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.close()
                 raise AssertionError(f"the daemon did not start:\n{self.output.read_text()}")
             time.sleep(0.02)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True

@@ -10,8 +10,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from scripts.ports import free_port
 from server.tokens import issue_token
-from tests.killable import Killable, free_port
+from tests.killable import Killable
 
 ROOT = Path(__file__).parents[1]
 SECRET = "a-secret-of-the-tests-" + "x" * 32

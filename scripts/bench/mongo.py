@@ -6,7 +6,6 @@ It syncs its log on every commit, as ours asks of any MongoDB (`j: true`).
 
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Generator
@@ -17,8 +16,10 @@ from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 
+from scripts.ports import free_port, listens
+
 from .scenario import NotMeasured
-from .servers import Server, ServerFailed, free_port, process
+from .servers import Server, ServerFailed, process
 
 START_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
@@ -69,17 +70,9 @@ def _secantusdb(directory: Path, core: int | None, name: str) -> Generator[Datab
     ]
     with process(command, os.environ, directory / "mongodb.log", core) as daemon:
         deadline = time.monotonic() + START_SECONDS
-        while not _listens(port):
+        while not listens(port):
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise ServerFailed("SecantusDB did not start")
             time.sleep(POLL_SECONDS)
         url = f"mongodb://127.0.0.1:{port}/{name}"
         yield Database(url, Server(daemon, url))
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -6,7 +6,6 @@ with on_core(cores, SERVER): spawn -> wait for /readyz -> settle -> (load) -> SI
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from scripts.ports import free_port
 from server.tokens import issue_token
 
 START_SECONDS: Final = 60.0
@@ -221,10 +221,3 @@ def _ready(started: "subprocess.Popen[bytes]", address: str) -> Server:
     server = Server(started, f"ws://{address}")
     server.settle()
     return server
-
-
-def free_port() -> int:
-    """Return a port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

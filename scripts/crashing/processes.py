@@ -7,14 +7,14 @@ Only processes started here are ended, each by its own handle.
 
 import asyncio
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from scripts.ports import free_port, listens
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
@@ -117,28 +117,3 @@ def mongodb(directory: Path) -> Process:
         "--log-level=WARNING",
     ]
     return Process("mongodb", command, os.environ, directory / "mongodb.log", port)
-
-
-def listens(port: int) -> bool:
-    """Tell whether somebody listens on that port of this machine."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def free_port() -> int:
-    """Return a port nobody listens on.
-
-    Below the range from which the system takes the ports of outgoing connections: none of those
-    may get it while its process is down.
-    """
-    while True:
-        with socket.socket() as probe:
-            port = random.randrange(15_000, 30_000)  # noqa: S311 - not a secret
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

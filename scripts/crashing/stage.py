@@ -18,11 +18,12 @@ from typing import Any, Final, NoReturn
 from pymongo import MongoClient
 
 from scripts.checking.history import Writer
+from scripts.ports import free_port
 from server.tokens import issue_token
 
 from . import durable, names
 from .place import Place
-from .processes import Process, free_port, mongodb
+from .processes import Process, mongodb
 from .trigger import Trigger
 
 ROOT: Final = Path(__file__).parents[2]

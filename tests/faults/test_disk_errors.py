@@ -24,11 +24,6 @@ FAULTS = {
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
-@pytest.fixture
 def server(machine: Machine, tmp_path: Path) -> Iterator[FaultyServer]:
     variables = {"FAULTS_QUICK": "1", "FAULTS_SQLITE": "PRAGMA wal_autocheckpoint = 24"}
     server = FaultyServer(tmp_path, variables=machine.environment | variables)

@@ -44,11 +44,6 @@ class DiskServer(FaultyServer):
                 log.write(b"\n")  # the room behind its last line
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
 @pytest.fixture(params=["closed pipe", "full disk"])
 def server(
     request: pytest.FixtureRequest, tmp_path: Path, machine: Machine

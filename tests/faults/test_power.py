@@ -16,11 +16,6 @@ CHECKPOINTS = "PRAGMA wal_autocheckpoint = 24"
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
-@pytest.fixture
 def server(machine: Machine, tmp_path: Path) -> Iterator[FaultyServer]:
     server = FaultyServer(tmp_path, variables=machine.environment)
     yield server

@@ -11,8 +11,9 @@ import pytest
 
 from protocol.client import ConnectionFailed, RequestFailed, Session, connect
 from protocol.client_call import ITEM_BYTES
+from scripts.ports import free_port
 from tests.integration.scripted_server import ScriptedServer, Step
-from tests.server_process import ServerProcess, free_port, token
+from tests.server_process import ServerProcess, token
 
 SCENARIOS = json.loads(Path(__file__).with_name("client_scripts.json").read_text())
 HELLO: Step = {"expect": {"type": "hello"}}

@@ -26,8 +26,8 @@ from websockets.typing import Subprotocol
 
 from protocol import frames as wire
 from protocol.codec import decode_client_message, encode
+from scripts.ports import free_port
 from tests.integration.welcome import WELCOME
-from tests.killable import free_port
 from tests.server_process import SECRET, ServerProcess, token
 
 ROOT = Path(__file__).parents[2]

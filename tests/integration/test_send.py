@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.ports import free_port
 from server.commands.send import IN_FLIGHT
 from tests.integration.scripted_server import ScriptedServer
-from tests.server_process import SECRET, ServerProcess, free_port, token
+from tests.server_process import SECRET, ServerProcess, token
 
 
 @pytest.fixture(scope="module")
