@@ -51,7 +51,7 @@ async def seal_older(log: Log, owner: str) -> list[LogInfo]:
     if any(info.owner > owner for info in older):
         raise Sealed(_NEWER)
     for info in older:
-        if await log.seal(info.owner, owner) > owner:
+        if (info.sealed_by or await log.seal(info.owner, owner)) > owner:
             raise Sealed(_NEWER)
     return older
 
@@ -63,15 +63,21 @@ async def recover(
 
     Raises Damaged when a log does not say what was written to it.
     """
-    states = {info.owner: await _fold(log, info) for info in older}
-    claimed = {owner for state in states.values() for owner in state.claimed}
+    older = list(older)
+    states: dict[str, State] = {}
+    claimed: set[str] = set()
+    for info in reversed(older):
+        # Who claims a log is newer than it. What was claimed need not be read: after many deaths
+        # in a row, before such logs were forgotten, recovery would take longer each time.
+        if info.owner not in claimed:
+            states[info.owner] = state = await _fold(log, info)
+            claimed |= state.claimed
     sessions: dict[str, SessionState] = {}
-    for owner, state in states.items():
-        if owner not in claimed:
-            for session in state.sessions.values():
-                prepare(session, handlers, orderly=state.stopped)
-            sessions.update(state.sessions)
-    await _claim(committer, sessions.values(), list(states))
+    for state in reversed(states.values()):
+        for session in state.sessions.values():
+            prepare(session, handlers, orderly=state.stopped)
+        sessions.update(state.sessions)
+    await _claim(committer, sessions.values(), [info.owner for info in older])
     return list(sessions.values())
 
 

@@ -120,6 +120,26 @@ async def test_a_store_that_goes_away_while_a_log_is_read_only_delays_recovery(
     assert summary(session) == [(1, "done", 1, [b'"x"']), (2, None, 1, []), (3, None, 1, [])]
 
 
+async def test_a_log_that_was_claimed_is_not_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many owners have died since, before it was forgotten."""
+    await write(store, "1-a", A_LIFE)
+    await recovered(store, "2-b")
+    await recovered(store, "3-c")
+    read = store.log.read
+    owners: list[str] = []
+
+    def noted_read(owner: str, after: int) -> AsyncGenerator[Commit, None]:
+        owners.append(owner)
+        return read(owner, after)
+
+    monkeypatch.setattr(store.log, "read", noted_read)
+    [session] = await recovered(store, "4-d")
+    assert owners == ["3-c"]
+    assert [n for n, _, _, _ in summary(session)] == [1, 2, 3]
+
+
 async def test_after_an_orderly_stop_only_what_started_counts_as_started(store: Store) -> None:
     await write(store, "1-a", [*A_LIFE, Stopped()])
     [session] = await recovered(store, "2-b")
