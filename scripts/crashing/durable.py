@@ -7,7 +7,7 @@ does not fit (an end of what was never accepted) is passed over: the checker tel
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from pymongo import MongoClient
+from pymongo import DESCENDING, MongoClient
 
 OPENED: Final = 1
 ACCEPTED: Final = 3
@@ -81,21 +81,27 @@ class Journal(NamedTuple):
 
 def read(url: str) -> Journal:
     """Read the journal at `url`, of which nothing is changed. Raises what is wrong with it."""
+    claimed: set[str] = set()
     if url.startswith("sqlite"):
-        return fold(list(_sqlite(Path(url.removeprefix("sqlite:///")))))
-    return fold(list(_mongodb(url)))
+        return fold(_sqlite(Path(url.removeprefix("sqlite:///")), claimed), claimed)
+    return fold(_mongodb(url, claimed), claimed)
 
 
-def fold(logs: list[OwnerLog]) -> Journal:
-    """Say what `logs` (the oldest owner first) leave; a log that another claimed says nothing."""
-    said = {log.owner: _fold(log) for log in logs}
-    claimed = set[str]().union(*(claims for _, claims in said.values()))
+def fold(logs: Iterable[OwnerLog], claimed: set[str]) -> Journal:
+    """Say what `logs` (the newest owner first) leave; a log that another claimed says nothing.
+
+    Who is claimed is added to `claimed`, so that its log need not be given at all.
+    """
+    said: dict[str, dict[str, Durable]] = {}
+    for log in logs:
+        if log.owner not in claimed:
+            said[log.owner], claims = _fold(log)
+            claimed |= claims
     sessions: dict[str, Durable] = {}
-    for owner, (theirs, _) in said.items():
-        if owner not in claimed:
-            sessions |= theirs
+    for theirs in reversed(said.values()):
+        sessions |= theirs
     living = {name: one for name, one in sessions.items() if not one.over}
-    return Journal(living, [owner for owner in said if owner not in claimed])
+    return Journal(living, list(said))
 
 
 def _fold(log: OwnerLog) -> tuple[dict[str, Durable], set[str]]:
@@ -163,7 +169,7 @@ def _apply(session: Durable, kind: int, rest: list[Any]) -> None:
         session.live = {n: r for n, r in live.items() if r.outcome is None}
 
 
-def _sqlite(path: Path) -> Iterator[OwnerLog]:
+def _sqlite(path: Path, claimed: set[str]) -> Iterator[OwnerLog]:
     # A copy: to open the file itself, and close it, would bring its write-ahead log into it.
     with TemporaryDirectory(dir=path.parent) as directory:
         copy = Path(directory) / path.name
@@ -175,8 +181,10 @@ def _sqlite(path: Path) -> Iterator[OwnerLog]:
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'owners'").fetchall():
                 return  # killed before it made its tables
             for number, name, trimmed in database.execute(
-                "SELECT number, name, trimmed FROM owners WHERE NOT forgotten ORDER BY name"
+                "SELECT number, name, trimmed FROM owners WHERE NOT forgotten ORDER BY name DESC"
             ).fetchall():
+                if name in claimed:
+                    continue
                 base = number << _SEQ_BITS
                 rows = database.execute(
                     """SELECT data FROM log WHERE key > ? AND key < ? AND data IS NOT NULL
@@ -186,11 +194,14 @@ def _sqlite(path: Path) -> Iterator[OwnerLog]:
                 yield OwnerLog(name, [data for (data,) in rows])
 
 
-def _mongodb(url: str) -> Iterator[OwnerLog]:
+def _mongodb(url: str, claimed: set[str]) -> Iterator[OwnerLog]:
     with MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=10_000) as client:
         database = client.get_default_database()
-        for owner in database["owners"].find({"forgotten_at": {"$exists": False}}).sort("_id"):
+        known = database["owners"].find({"forgotten_at": {"$exists": False}})
+        for owner in known.sort("_id", DESCENDING):
             name = owner["_id"]
+            if name in claimed:
+                continue
             after = f"{name}/{owner.get('trimmed', 0):016d}"
             heads = database["log"].find({"_id": {"$gt": after, "$lt": f"{name}0"}}).sort("_id")
             yield OwnerLog(name, [_whole(database, head) for head in heads if "fence" not in head])

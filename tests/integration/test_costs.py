@@ -136,6 +136,8 @@ async def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         )
     )
     await server._start()
+    gated[0].commits.clear()  # the begin of its log
+    gated[0].begun.clear()
     yield Serving(server.port, gated[0])
     gated[0].gate.set()
     await server._drain()
