@@ -12,7 +12,7 @@ _EXPECTED: Final = {
     # That one is made to fail; a server that was replaced ends though handlers still run.
     "handler_failed": ("ValueError: broken", "PoolsClosed: the server stops"),
     "handlers_do_not_stop": ("",),  # threads cannot be ended
-    "journal_unavailable": ("MongoDB",),
+    "journal_unavailable": ("MongoDB", "no answer for"),  # killed, or slow under this load
     "start_failed": (LOCKED,),
     "part_failed": ("the log has something else as",),  # the end of one that was replaced
 }
