@@ -186,6 +186,7 @@ class App:
 
     async def _listen(self, verifier: Verifier, origins: Origins) -> None:
         settings = self.settings
+        max_connections = make_room(settings.max_connections)
         self._gateway = Gateway(
             sessions=self._sessions,
             verifier=verifier,
@@ -194,7 +195,7 @@ class App:
             auth_timeout_seconds=settings.auth_timeout,
             slow_consumer_timeout_seconds=settings.slow_consumer_timeout,
             outbox_bytes=settings.outbox_bytes,
-            max_connections=make_room(settings.max_connections),
+            max_connections=max_connections,
         )
         routes = HttpRoutes(
             verifier=verifier,
@@ -207,7 +208,7 @@ class App:
             self._gateway.serve,
             open_timeout_seconds=settings.auth_timeout,
             max_message_bytes=settings.max_message_bytes,
-            max_connections=settings.max_connections,
+            max_connections=max_connections,
         )
         await self._listener.start(settings.host, settings.port)
 
