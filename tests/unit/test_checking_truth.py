@@ -38,6 +38,18 @@ def a_crash_before_the_commit(story: Story) -> None:
 
 
 @allowed
+def a_commit_that_lands_after_its_server_is_gone(story: Story) -> None:
+    """A database outlives the server, and is slow: the session is there later, with its bye."""
+    a = story.client()
+    a.ask("x")
+    story.say("send", client="a", conn=a.conn, frame={"type": "bye"})
+    a.take("x")
+    story.crash(session_a=None)
+    story.crash(session_a=a.said() | {"closed": True})
+    a.run("x", "item")
+
+
+@allowed
 def a_crash_after_the_commit_and_before_accepted(story: Story) -> None:
     a = story.client()
     a.ask("x")
