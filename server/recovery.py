@@ -89,6 +89,12 @@ async def _fold(log: Log, info: LogInfo) -> State:
             # Not the end of the server: its new sessions wait for the same store.
             _log.warning("recovery_waits", owner=info.owner, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
+        except Damaged:
+            # Its owner may only be paused, and have trimmed it at the last moment.
+            now = {each.owner: each for each in await log.owners()}.get(info.owner, info)
+            if now.trimmed == info.trimmed:
+                raise
+            info = now
 
 
 async def _fold_once(log: Log, info: LogInfo) -> State:

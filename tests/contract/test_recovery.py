@@ -120,6 +120,23 @@ async def test_a_store_that_goes_away_while_a_log_is_read_only_delays_recovery(
     assert summary(session) == [(1, "done", 1, [b'"x"']), (2, None, 1, []), (3, None, 1, [])]
 
 
+async def test_a_log_that_its_paused_owner_trims_at_the_last_moment_is_recovered(
+    store: Store,
+) -> None:
+    """It was listed before; what it trims is in a checkpoint behind it."""
+    state = State()
+    fold(state, A_LIFE)
+    async with writing(store, "1-a") as committer:
+        for entry in [*A_LIFE, state.sessions["s"].snapshot()]:
+            committer.add(entry)
+            await committer.durable()
+    older = await seal_older(store.log, "2-b")
+    await store.log.trim("1-a", len(A_LIFE) + 1)
+    async with writing(store, "2-b") as committer:
+        [session] = await recover(store.log, committer, demo.handlers, older)
+    assert [n for n, _, _, _ in summary(session)] == [1, 2, 3]
+
+
 async def test_a_log_that_was_claimed_is_not_read_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

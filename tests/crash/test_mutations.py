@@ -33,6 +33,8 @@ SHORT = {"quick": 30.0, "pause": 30.0, "once": 10.0, "unstarted": 10.0, "stream"
 KILLED = Aim(Mix(SHORT, pause_seconds=0.05, lazy=0.7), {"kill": 1})
 """SIGKILL under load, with late acknowledgements."""
 KILLED_TWICE = KILLED._replace(kills=2)
+UNACKNOWLEDGED = KILLED_TWICE._replace(mix=Mix(SHORT, pause_seconds=0.05, lazy=1), life_seconds=0.6)
+"""SIGKILL when every client has events that it has not acknowledged."""
 IDLE = Aim(Mix({"quick": 1}, pause_seconds=0.6, batch=1, lazy=0), {"kill": 1}, kills=2)
 """SIGKILL when most sessions have nothing to do."""
 STARTED = Aim(Mix({"once": 1, "unstarted": 1}, pause_seconds=0.05), {"kill": 1})
@@ -58,7 +60,7 @@ AIMS = {
     "checkpoint_forgets_a_session": KILLED_TWICE,
     "checkpoint_trims_too_much": KILLED_TWICE,
     "done_before_commit": KILLED,
-    "finished_request_runs_again": KILLED,
+    "finished_request_runs_again": UNACKNOWLEDGED,
     "result_is_lost_by_recovery": AWAY,
     "two_run_at_a_time": KILLED,
     "recovery_in_wrong_order": KILLED,
@@ -68,7 +70,7 @@ AIMS = {
     "conflict_is_taken_for_a_repetition": CUT,
     "started_method_runs_again": STARTED,
     "method_that_must_not_runs_again": STARTED,
-    "epoch_is_not_looked_at": KILLED_TWICE,
+    "epoch_is_not_looked_at": UNACKNOWLEDGED,
     "events_come_again_in_the_same_epoch": CUT,
     "unacknowledged_events_are_lost": CUT,
     "number_of_an_event_is_skipped": CUT,
