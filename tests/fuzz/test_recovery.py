@@ -22,6 +22,8 @@ from tests.raw import online
 from tests.rules_bench import Bench
 from tests.server_process import ServerProcess
 
+OWNER = LogInfo("1-a", 0, "2-b")
+
 
 class ReadLog:
     """The log of an owner that died."""
@@ -33,6 +35,9 @@ class ReadLog:
         for commit in self._commits:
             if commit.seq > after:
                 yield commit
+
+    async def owners(self) -> list[LogInfo]:
+        return [OWNER]
 
 
 class NoCommitter:
@@ -47,8 +52,7 @@ def recovered(commits: Sequence[Commit]) -> list[Any]:
     """Return what recovery makes of `commits`. Raises Damaged."""
     log: Any = ReadLog(commits)
     committer: Any = NoCommitter()
-    owner = LogInfo("1-a", 0, "2-b")
-    states = asyncio.run(recover(log, committer, Handlers(), [owner]))
+    states = asyncio.run(recover(log, committer, Handlers(), [OWNER]))
     return [state.snapshot() for state in states]
 
 
