@@ -216,8 +216,6 @@ export class RequestHandle<T = unknown> implements AsyncIterable<T>, PromiseLike
     fulfilled?: ((value: T) => A | PromiseLike<A>) | null,
     rejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B>;
-  catch<B = never>(rejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<T | B>;
-  finally(settled?: (() => void) | null): Promise<T>;
   [Symbol.asyncIterator](): AsyncIterator<T, void, undefined>;
 }
 

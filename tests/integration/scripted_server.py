@@ -23,6 +23,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,6 +34,10 @@ from websockets.typing import Subprotocol
 
 from protocol.frames import SUBPROTOCOL
 
+SCENARIOS: list[dict[str, Any]] = json.loads(
+    Path(__file__).with_name("client_scripts.json").read_text()
+)
+"""What every client must pass, one behaviour each."""
 Step = dict[str, Any]
 EXPECT_SECONDS = 10.0
 WELCOME: dict[str, Any] = {

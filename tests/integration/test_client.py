@@ -1,7 +1,6 @@
 """The client against scripted servers, and against the real one that is killed under it."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,10 +11,9 @@ import pytest
 from protocol.client import ConnectionFailed, RequestFailed, Session, connect
 from protocol.client_call import ITEM_BYTES
 from scripts.ports import free_port
-from tests.integration.scripted_server import ScriptedServer, Step
+from tests.integration.scripted_server import SCENARIOS, ScriptedServer, Step
 from tests.server_process import ServerProcess, token
 
-SCENARIOS = json.loads(Path(__file__).with_name("client_scripts.json").read_text())
 HELLO: Step = {"expect": {"type": "hello"}}
 WELCOME: Step = {"welcome": {}}
 AGAIN: Step = {"welcome": {"resumed": True}}
