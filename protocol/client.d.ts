@@ -25,7 +25,7 @@ export interface ConnectOptions {
    * The params of unfinished requests are kept there, too. Default: no.
    */
   persist?: boolean | string;
-  /** Take over the session of this id, see {@link Session.detach}. Fails when it is not there. */
+  /** Take over the session of this id, of the same user. Fails when it is not there. */
   resume?: string;
   /** Give up when there is no first connection for so long. Default: 10. */
   connectTimeoutSeconds?: number;
@@ -41,14 +41,13 @@ export interface ConnectOptions {
    * Default: 16 MiB.
    */
   bufferBytes?: number;
-  /** What the server's log calls this program (64 characters each). */
-  client?: { name: string; version: string };
   /** The WebSocket class, where there is no global one (Node.js before 22). */
   WebSocket?: new (url: string, protocols: string) => WebSocket;
 }
 
 /**
- * Open a session. `url` may be relative to the page, and `http(s)` stands for `ws(s)`.
+ * Open a session. `url` is what the WebSocket class takes: in current browsers it may be relative
+ * to the page, as "/ws".
  *
  * Rejects with {@link ConnectionFailed}.
  */
@@ -87,7 +86,7 @@ export interface SessionEventMap {
   offline: CustomEvent<Loss & { retrySeconds: number }>;
   /** Another page or program resumed the session; `closed` follows, and nothing is tried again. */
   "taken-over": CustomEvent<Loss>;
-  /** It is over: `close()` or `detach()` was called, or there is no use in trying again. */
+  /** It is over: `close()` was called, or there is no use in trying again. */
   closed: CustomEvent<Loss>;
 }
 
@@ -115,9 +114,9 @@ export class Session extends EventTarget {
   /**
    * Put a request at the end of the line and return at once.
    *
-   * Throws {@link TooManyRequests} when 10,000 requests are unfinished (see `ready`),
-   * {@link ConnectionFailed} when the session is closed, `RangeError` for an id of an unfinished
-   * request or of a wrong length, `TypeError` for params that JSON cannot hold.
+   * Throws {@link ConnectionFailed} when the session is closed, `RangeError` when 10,000 requests
+   * are unfinished (see `ready`) and for an id of an unfinished request or of a wrong length, and
+   * `TypeError` for params that JSON cannot hold.
    */
   request<T = unknown>(
     method: string,
@@ -130,14 +129,6 @@ export class Session extends EventTarget {
    * request of a long series. Rejects with {@link ConnectionFailed}.
    */
   ready(): Promise<void>;
-
-  /**
-   * Leave the session without ending it; returns its id, for `connect(url, {resume: id})`.
-   *
-   * Accepted requests run on and their results wait on the server. Requests that were not accepted
-   * yet may be lost.
-   */
-  detach(): string;
 
   /**
    * End the session; with `cancel`, its requests too. Requests the server accepted still run, their
@@ -240,6 +231,3 @@ export class RequestFailed extends ClientError {
   readonly details: unknown;
   readonly retryable: boolean;
 }
-
-/** The client holds as many unfinished requests as it may: wait for some, or for `ready()`. */
-export class TooManyRequests extends ClientError {}

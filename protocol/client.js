@@ -3,23 +3,20 @@
 //     while not closed: token -> WebSocket -> hello -> welcome -> read and write until it is gone
 //
 // Errors, Call (one request, no I/O), RequestHandle (what users hold of it), Rules (one session:
-// window, order, acknowledgement, resume; no I/O), Store (what outlives the page), Patience (when
-// to try again), Session (the loop above). The API is described in client.d.ts, the wire in SPEC.md.
+// window, order, acknowledgement, resume; no I/O), Store (what outlives the page), Session (the loop
+// above). The API is described in client.d.ts, the wire in SPEC.md. Its size is bounded by a test.
 
 /**
  * @typedef {import("./client.js").ConnectOptions} ConnectOptions
  * @typedef {import("./client.js").Session} PublicSession
  * @typedef {import("./client.js").Loss & {fatal?: boolean, cause?: unknown}} Loss
- * @typedef {{index: number, data: any, bytes: number}} Item
- * @typedef {{seq: number, bytes: number}} Mark How far events, and their bytes, have been counted.
+ * @typedef {{index: number, data: any, bytes: number, next?: Item}} Item
  */
 
 const SUBPROTOCOL = "queuesystem.v1";
-const VERSION = "0.1.0";
 
-/** Unfinished requests, and characters of those that are not accepted; then TooManyRequests. */
+/** So many requests may be unfinished, sent or not. */
 const REQUESTS_MAX = 10_000;
-const REQUEST_BYTES_MAX = 64 * 2 ** 20;
 /** Frames are joined up to this size, or the server's limit when that is less. */
 const MESSAGE_BYTES_MAX = 256 * 1024;
 /** What a result is counted for beside its text, so that tiny ones add up. */
@@ -46,6 +43,9 @@ const CLOSE_SECONDS = 5;
 const REFRESH_AGAIN_SECONDS = 30;
 /** Timers of browsers cannot wait for more than 24 days; refreshing too soon does no harm. */
 const REFRESH_SECONDS_MAX = 86_400;
+/** So many tokens in a row that the server calls expired mean that the clocks differ. */
+const TOKENS_REFUSED_MAX = 3;
+
 const TOKEN_EXPIRED = 4401;
 const TAKEN_OVER = 4509;
 
@@ -80,28 +80,22 @@ export class RequestFailed extends ClientError {
   }
 }
 
-export class TooManyRequests extends ClientError {
-  name = "TooManyRequests";
-}
-
 /** @param {string} id @param {string} what */
 const lost = (id, what) =>
-  new RequestFailed(id, "results_lost", `${what} expired, or were acknowledged before`);
+  new RequestFailed(id, "results_lost", `${what} expired, or were acknowledged`);
 
 /** @param {Call} call */
-const cancelled = ({ id }) =>
-  new RequestFailed(id, "cancelled", "before the server accepted it");
+const cancelled = ({ id }) => new RequestFailed(id, "cancelled", "before the server accepted it");
 
 /** @param {Call} call */
-const sessionLost = ({ id }) =>
-  new RequestFailed(id, "session_lost", "it may have run or not");
+const sessionLost = ({ id }) => new RequestFailed(id, "session_lost", "it may have run or not");
 
-/** The frame in `line`; undefined for what is none. @param {string} line */
+/** The frame in `line`; an empty one for what is none. @param {string} line */
 function parse(line) {
   try {
-    return JSON.parse(line);
+    return Object(JSON.parse(line));
   } catch {
-    return undefined;
+    return {};
   }
 }
 
@@ -111,6 +105,7 @@ const backoff = (tries, [base, cap]) => Math.random() * Math.min(cap, base * 2 *
 /** Seconds of a clock that only goes forward. */
 const now = () => performance.now() / 1000;
 
+const encode = JSON.stringify;
 const encoder = new TextEncoder();
 
 /** @param {string} text @param {number} hash FNV-1a. */
@@ -141,9 +136,9 @@ class Call {
   last = null;
   /** @type {ClientError | null} */
   error = null;
-  /** What nobody took yet is from `head` on. @type {(Item | undefined)[]} */
-  items = [];
-  head = 0;
+  /** What nobody took yet comes after `head`. @type {Partial<Item>} */
+  head = {};
+  tail = this.head;
   /** @type {(() => void)[]} */
   wakeups = [];
   /** Called at the end. @type {(() => void) | undefined} */
@@ -180,7 +175,8 @@ class Call {
     this.expected = frame.index + 1;
     this.last = frame.data;
     if (this.dropped) return;
-    this.items.push({ index: frame.index, data: frame.data, bytes });
+    const { index, data } = frame;
+    this.tail = this.tail.next = { index, data, bytes };
     this.rules.hold(bytes);
     this.#wake();
   }
@@ -192,7 +188,7 @@ class Call {
     // Results of live methods are not numbered: if there was none, nothing tells that they were
     // live but that no number is missing.
     const gap = missing && !this.live && (this.expected || this.suspect);
-    this.end(gap ? lost(this.id, `${missing} of its ${frame.results} results`) : null);
+    this.end(gap ? lost(this.id, `${missing} results`) : null);
   }
 
   /** @param {any} frame */
@@ -206,7 +202,7 @@ class Call {
     this.rules.remove(this);
     this.phase = ENDED;
     this.error = error;
-    if (!this.items.length) this.rules.release(this);
+    if (!this.head.next) this.rules.release(this);
     this.onend?.();
     this.#wake();
   }
@@ -214,17 +210,14 @@ class Call {
   /** @param {number} attempt */
   #restart(attempt) {
     if (attempt <= this.attempt) return;
-    this.#clear();
+    while (this.take());
     this.attempt = attempt;
     this.expected = 0;
     this.last = null;
   }
 
   #wake() {
-    const wakeups = this.wakeups;
-    if (!wakeups.length) return;
-    this.wakeups = [];
-    for (const wake of wakeups) wake();
+    for (const wake of this.wakeups.splice(0)) wake();
   }
 
   // What its consumer does
@@ -243,31 +236,19 @@ class Call {
 
   /** The next result that has come. */
   take() {
-    const item = this.items[this.head];
+    const item = this.head.next;
     if (item) {
-      this.items[this.head++] = undefined;
-      if (this.head === this.items.length || this.head === 4096) {
-        this.items = this.items.slice(this.head);
-        this.head = 0;
-      }
+      this.head = item;
       this.rules.hold(-item.bytes);
-      if (this.ended && !this.items.length) this.rules.release(this);
+      if (this.ended && !item.next) this.rules.release(this);
     }
     return item;
   }
 
   /** Keep no results any more but the last one. */
   drop() {
-    if (this.dropped) return;
     this.dropped = true;
-    this.#clear();
-    if (this.ended) this.rules.release(this);
-  }
-
-  #clear() {
-    for (const item of this.items) if (item) this.rules.hold(-item.bytes);
-    this.items = [];
-    this.head = 0;
+    while (this.take());
   }
 }
 
@@ -293,19 +274,10 @@ export class RequestHandle {
   /** @param {Call} call */
   constructor(call) {
     this.#call = call;
+    this.id = call.id;
+    this.method = call.method;
+    this.params = call.params;
     thrownAway.register(this, call);
-  }
-
-  get id() {
-    return this.#call.id;
-  }
-
-  get method() {
-    return this.#call.method;
-  }
-
-  get params() {
-    return this.#call.params;
   }
 
   get n() {
@@ -352,7 +324,7 @@ export class RequestHandle {
 
   /** @returns {Promise<T[]>} */
   async results() {
-    if (this.#position) throw new Error("some results were already taken one by one");
+    if (this.#position) throw new Error("some results were taken already");
     /** @type {T[]} */
     let found = [];
     for await (const event of this.events()) {
@@ -394,7 +366,7 @@ export class RequestHandle {
       return true;
     }
     if (this.#next === this.#position && this.#running !== this.#checksum) {
-      throw this.#changed("gave other results");
+      throw this.#changed();
     }
     return false;
   }
@@ -408,7 +380,7 @@ export class RequestHandle {
     }
     if (index !== this.#next && !gaps && !call.live) throw this.#gap(this.#next, index);
     this.#next = index + 1;
-    this.#running = checksum(JSON.stringify(data), this.#running);
+    this.#running = checksum(encode(data), this.#running);
   }
 
   #checkEnd() {
@@ -418,7 +390,7 @@ export class RequestHandle {
     if (expected > this.#position) {
       throw new Error("`await` dropped results: use results()");
     }
-    if (expected < this.#position) throw this.#changed("ended with fewer results");
+    if (expected < this.#position) throw this.#changed();
   }
 
   /** @returns {AsyncGenerator<import("./client.js").RequestEvent<T>, void, undefined>} */
@@ -442,16 +414,12 @@ export class RequestHandle {
 
   /** @param {number} first @param {number} upto */
   #gap(first, upto) {
-    return lost(this.id, `its results ${first} to ${upto - 1}`);
+    return lost(this.id, `results ${first} to ${upto - 1}`);
   }
 
-  /** @param {string} what */
-  #changed(what) {
-    return new RequestFailed(
-      this.id,
-      "results_changed",
-      `attempt ${this.attempt} ${what} than given out before: use events()`,
-    );
+  #changed() {
+    const text = `attempt ${this.attempt} gave other results: use events()`;
+    return new RequestFailed(this.id, "results_changed", text);
   }
 }
 
@@ -483,15 +451,14 @@ class Rules {
   /** The requests of another program or page, once they are known. @type {Call[]} */
   adopted = [];
 
-  /** Whether there is such a session to take over. */
-  #adopting = false;
-  #strict = false;
+  #resume;
+  /** There is a session to take over. */
+  #adopting;
   /** @type {string | undefined} */
   #epoch;
   // Not ids that another page gave in the same session.
   #prefix = crypto.getRandomValues(new Uint32Array(1))[0].toString(36);
   #number = 0;
-  #frameBytes = 0;
   // Outgoing; `unanswered` counts what is SENT.
   /** @type {Call[]} */
   #pending = [];
@@ -507,20 +474,19 @@ class Rules {
   #retryAt = Infinity;
   /** @type {Call | undefined} */
   #probe;
-  // Events: how far they were counted, and acknowledged.
-  /** @type {Mark} */
-  #seen = { seq: 0, bytes: 0 };
-  /** @type {Mark} */
-  #acked = { seq: 0, bytes: 0 };
+  // Events: the last one that came, the last one acknowledged, the bytes that came after that.
+  #seq = 0;
+  #acked = 0;
+  #bytes = 0;
   #ackNow = false;
   #ackAt = Infinity;
   // Results that nobody took: while they fill the buffer nothing is acknowledged.
   #bufferBytes;
   #untakenBytes = 0;
   #full = false;
-  // With a store: where the events of each request begin whose results are not all there and taken,
+  // With a store: the event before those of each request whose results are not all there and taken,
   // and whether they are to be acknowledged nevertheless.
-  /** @type {Map<string, Mark>} */
+  /** @type {Map<string, number>} */
   #kept = new Map();
   #pressed = false;
   /** Requests that ended, but whose results were not taken. @type {Map<string, Call>} */
@@ -528,41 +494,30 @@ class Rules {
 
   #store;
   #wake;
-  #client;
 
   /**
    * `wake` is called when there may be something to send, or a new `deadline`.
    *
-   * @param {number} bufferBytes @param {object} client
-   * @param {Store | undefined} store @param {() => void} wake
+   * It takes over the session `resume`, which must be there, or the one that an earlier page left.
+   *
+   * @param {number} bufferBytes @param {Store | undefined} store
+   * @param {string | undefined} resume @param {() => void} wake
    */
-  constructor(bufferBytes, client, store, wake) {
+  constructor(bufferBytes, store, resume, wake) {
     this.#bufferBytes = bufferBytes;
-    this.#client = client;
     this.#store = store;
     this.#wake = wake;
-  }
-
-  /**
-   * Take over the session of an earlier page, or of another program: `strict`, it must be there.
-   *
-   * @param {string} session @param {boolean} strict
-   */
-  adopt(session, strict) {
-    this.session = session;
-    this.#adopting = true;
-    this.#strict = strict;
-    const kept = (this.#store?.ids() ?? []).map((id) => JSON.parse(this.#store?.get(id) ?? ""));
-    for (const [number, n, frame] of kept.sort((a, b) => a[0] - b[0])) {
+    this.#resume = resume;
+    this.session = resume ?? store?.get("") ?? undefined;
+    this.#adopting = !!this.session;
+    const ids = store?.ids().filter(Boolean) ?? [];
+    const kept = ids.map((id) => JSON.parse(store?.get(id) ?? ""));
+    kept.sort((a, b) => a[0] - b[0]);
+    for (const [number, n, frame] of kept) {
       const { id, method, params } = JSON.parse(frame);
       const call = new Call(this, id, number, frame, method, params);
-      if (n) {
-        call.accept(n);
-        call.frame = "";
-      } else {
-        call.doubtful = true;
-        this.#frameBytes += frame.length;
-      }
+      if (n) call.accept(n);
+      else call.doubtful = true;
       this.calls.set(id, call);
       this.#number = Math.max(this.#number, number);
     }
@@ -577,12 +532,13 @@ class Rules {
   submit(method, params, { id, timeout, onDisconnect }) {
     const number = this.#number + 1;
     if (id === undefined) id = `${this.#prefix}-${number}`;
-    else if (!id || id.length > 128) throw new RangeError("an id has 1 to 128 characters");
-    else if (this.calls.has(id)) throw new RangeError(`the request ${id} is not finished`);
+    else if (!id || id.length > 128 || this.calls.has(id)) {
+      throw new RangeError("choose a new id, of 1 to 128 characters");
+    }
     // Should it be the id of a request that ended, the server shall know that its end was seen: it
     // then says so, instead of leaving it at events that were sent long ago.
     else this.#ackNow = true;
-    const frame = JSON.stringify({
+    const frame = encode({
       type: "request",
       id,
       method,
@@ -590,12 +546,9 @@ class Rules {
       timeout,
       on_disconnect: onDisconnect,
     });
-    if (this.calls.size >= REQUESTS_MAX || this.#frameBytes >= REQUEST_BYTES_MAX) {
-      throw new TooManyRequests("await ready() before each request");
-    }
+    if (this.calls.size >= REQUESTS_MAX) throw new RangeError("await ready() before each request");
     const call = new Call(this, id, number, frame, method, params);
     this.#number = number;
-    this.#frameBytes += frame.length;
     this.calls.set(id, call);
     this.#pending.push(call);
     this.#keep(call);
@@ -615,11 +568,11 @@ class Rules {
 
   /** @param {Call} call */
   #sendCancel(call) {
-    this.#control.push(JSON.stringify({ type: "cancel", id: call.id }));
+    this.#control.push(encode({ type: "cancel", id: call.id }));
   }
 
-  get room() {
-    return this.limits.window - this.calls.size;
+  get hasRoom() {
+    return this.calls.size < this.limits.window;
   }
 
   /** Count `bytes` more (or less) of results that nobody took. @param {number} bytes */
@@ -635,7 +588,7 @@ class Rules {
 
   /** Let a later page have it, as long as its text is here. @param {Call} call */
   #keep({ id, number, n, frame }) {
-    if (frame) this.#store?.set(JSON.stringify([number, n, frame]), id);
+    if (frame) this.#store?.set(id, encode([number, n, frame]));
   }
 
   /** Note that a request has ended and that its results were taken. @param {Call} call */
@@ -652,32 +605,26 @@ class Rules {
 
   /** @param {string} token */
   hello(token) {
-    return JSON.stringify({
+    return encode({
       type: "hello",
       token,
       session: this.session,
       epoch: this.#epoch,
-      seq: this.#epoch && this.#seen.seq,
-      client: this.#client,
+      seq: this.#epoch && this.#seq,
+      client: { name: "queuesystem-js" },
     });
   }
 
   /** @param {string} token */
   refresh(token) {
     if (!this.online) return;
-    this.#control.push(JSON.stringify({ type: "refresh", token }));
+    this.#control.push(encode({ type: "refresh", token }));
     this.#wake();
   }
 
   /** End the session, after the requests that may be sent now. @param {boolean} cancel */
   bye(cancel) {
-    this.#bye = JSON.stringify({ type: "bye", cancel: cancel || undefined });
-  }
-
-  /** Acknowledge everything that has come with the next message. */
-  acknowledge() {
-    this.#full = false;
-    this.#pressed = this.#ackNow = true;
+    this.#bye = encode({ type: "bye", cancel });
   }
 
   /** The next message, empty when there is nothing to send now. */
@@ -686,48 +633,40 @@ class Rules {
     /** @type {string[]} */
     const frames = [];
     let room = Math.min(this.limits.max_message_bytes, MESSAGE_BYTES_MAX);
-    const fits = (/** @type {number} */ bytes) => !frames.length || bytes < room;
     const add = (/** @type {string} */ frame, bytes = frame.length) => {
+      if (frames.length && bytes >= room) return false;
       frames.push(frame);
       room -= bytes + 1;
+      return true;
     };
-    const seq = this.#takeAck();
-    if (seq) add(`{"type":"ack","seq":${seq}}`);
-    while (this.#control.length && fits(this.#control[0].length)) {
-      add(/** @type {string} */ (this.#control.shift()));
+    const control = this.#control;
+    const seq = this.#ackable;
+    if (this.#ackNow && seq > this.#acked) {
+      add(encode({ type: "ack", seq }));
+      this.#acked = seq;
+      this.#bytes = 0;
+      this.#ackAt = Infinity;
+      if (seq === this.#seq) {
+        this.#pressed = false;
+        this.#kept.clear();
+      }
     }
-    for (let call; (call = this.#head()) && fits(call.bytes); ) {
-      this.#send(call);
-      add(call.frame, call.bytes);
-    }
-    if (this.#bye && !this.#control.length && !this.#head() && fits(this.#bye.length)) {
-      add(this.#bye);
+    this.#ackNow = false;
+    while (control.length && add(control[0])) control.shift();
+    let call;
+    while ((call = this.#head()) && add(call.frame, call.bytes)) this.#send(call);
+    if (this.#bye && !call && !control.length && add(this.#bye)) {
       this.#bye = undefined;
       this.online = false;
     }
     return frames.join("\n");
   }
 
-  /** The number to acknowledge now, 0 for none. */
-  #takeAck() {
-    if (!this.#ackNow) return 0;
-    this.#ackNow = false;
-    this.#ackAt = Infinity;
-    const mark = this.#ackable();
-    if (mark.seq <= this.#acked.seq) return 0;
-    this.#acked = { ...mark };
-    if (mark.seq === this.#seen.seq) {
-      this.#pressed = false;
-      this.#kept.clear();
-    }
-    return mark.seq;
-  }
-
   /** How far events may be acknowledged. */
-  #ackable() {
+  get #ackable() {
     if (this.#full) return this.#acked;
-    if (!this.#pressed) for (const mark of this.#kept.values()) return mark;
-    return this.#seen;
+    if (!this.#pressed) for (const seq of this.#kept.values()) return seq;
+    return this.#seq;
   }
 
   /** The request at the head of the line if it may be sent now. */
@@ -739,7 +678,7 @@ class Rules {
       if (call.phase !== WAITING) pending.shift();
       else if (call.bytes > bytesMax) {
         pending.shift();
-        const text = `it has ${call.bytes} bytes, the server takes ${bytesMax}`;
+        const text = `the server takes ${bytesMax} bytes`;
         call.end(new RequestFailed(call.id, "message_too_big", text));
       } else if (this.#held) {
         return this.#retryAt === Infinity && !this.#unanswered ? call : undefined;
@@ -785,7 +724,7 @@ class Rules {
   lost() {
     this.online = this.greeted = false;
     this.#ackAt = this.#retryAt = Infinity;
-    this.#acked.seq = 0; // the last acknowledgement may not have arrived
+    this.#acked = 0; // the last acknowledgement may not have arrived
   }
 
   /** Go on (or begin) on a new connection. @param {any} frame */
@@ -793,8 +732,7 @@ class Rules {
     if (this.#adopting) this.#adopt(frame);
     if (!frame.resumed) this.#beginAnew();
     if (frame.epoch !== this.#epoch || !frame.resumed) {
-      this.#seen.seq = 0;
-      this.#acked = { ...this.#seen };
+      this.#seq = this.#acked = this.#bytes = 0;
       this.#kept.clear();
     }
     this.session = frame.session;
@@ -804,7 +742,7 @@ class Rules {
     this.expiresAt = frame.expires_at;
     this.wishSeconds = undefined;
     this.online = this.greeted = true;
-    this.#store?.set(frame.session);
+    this.#store?.set("", frame.session);
     this.#continue(frame.requests);
   }
 
@@ -820,8 +758,8 @@ class Rules {
   /** Find the requests of another program or page. @param {any} frame */
   #adopt({ resumed, requests }) {
     this.#adopting = false;
-    if (!resumed && this.#strict) {
-      throw new ConnectionFailed("the session is not there: it ended or expired");
+    if (!resumed && this.#resume) {
+      throw new ConnectionFailed("the session is not there");
     }
     const known = this.calls;
     this.calls = new Map();
@@ -840,10 +778,8 @@ class Rules {
   /** Put what was never accepted into the line again, in order. @param {any[]} requests */
   #continue(requests) {
     const manifest = new Map(requests.map((status) => [status.id, status]));
-    this.#held = false;
-    this.#refusals = 0;
+    this.#sendFreely();
     this.#retryAt = Infinity;
-    this.#probe = undefined;
     this.#control = [];
     this.#pending = [];
     this.#unanswered = this.#inFlight = 0;
@@ -856,7 +792,7 @@ class Rules {
       } else if (call.phase === ACCEPTED) {
         // Sent again it could run again: the server remembers ids for a while only.
         this.#inFlight++;
-        call.end(lost(call.id, "its end and its results"));
+        call.end(lost(call.id, "results"));
       } else {
         call.phase = WAITING;
         this.#pending.push(call);
@@ -878,68 +814,58 @@ class Rules {
   receive(message) {
     for (const line of message.split("\n")) {
       const frame = parse(line);
-      const type = frame?.type;
-      if (!this.greeted) {
-        if (type === "welcome") this.#welcome(frame);
-      } else if (type === "result") this.#result(frame, line.length + ITEM_BYTES);
-      else if (type === "accepted") this.#accepted(frame);
-      else if (type === "done") this.#done(frame);
-      else if (type === "error") this.#error(frame);
-      else if (type === "refreshed") this.expiresAt = frame.expires_at;
-      else if (type === "goaway") this.wishSeconds = frame.reconnect_after;
+      if (this.greeted) this.#take(frame, line.length + ITEM_BYTES);
+      else if (frame.type === "welcome") this.#welcome(frame);
     }
     this.#planAck();
     this.#wake();
   }
 
+  /** @param {any} frame @param {number} bytes */
+  #take(frame, bytes) {
+    const { type, id, seq } = frame;
+    if (seq && !this.#isNew(frame)) return;
+    const call = this.calls.get(id);
+    if (type === "result") {
+      this.#bytes += bytes;
+      call?.result(frame, bytes);
+    } else if (type === "refreshed") this.expiresAt = frame.expires_at;
+    else if (type === "goaway") this.wishSeconds = frame.reconnect_after;
+    else if (!call) return;
+    else if (type === "accepted") this.#accepted(call, frame);
+    else if (type === "done") call.done(frame);
+    else if (type === "error") this.#error(call, frame);
+  }
+
   /** Count the event `seq`; tell whether it was not seen yet. @param {any} frame */
   #isNew({ seq, id }) {
-    const seen = this.#seen;
-    if (seq <= seen.seq) return false;
-    if (seq > seen.seq + 1) for (const call of this.calls.values()) call.suspect = true;
+    if (seq <= this.#seq) return false;
+    if (seq > this.#seq + 1) for (const call of this.calls.values()) call.suspect = true;
     if (this.#store && !this.#kept.has(id) && (this.calls.has(id) || this.#untaken.has(id))) {
-      this.#kept.set(id, { seq: seq - 1, bytes: seen.bytes });
+      this.#kept.set(id, seq - 1);
     }
-    seen.seq = seq;
+    this.#seq = seq;
     return true;
   }
 
-  /** @param {any} frame @param {number} bytes */
-  #result(frame, bytes) {
-    if (frame.seq) {
-      if (!this.#isNew(frame)) return;
-      this.#seen.bytes += bytes;
-    }
-    this.calls.get(frame.id)?.result(frame, bytes);
-  }
-
-  /** @param {any} frame */
-  #done(frame) {
-    if (this.#isNew(frame)) this.calls.get(frame.id)?.done(frame);
-  }
-
-  /** @param {any} frame */
-  #error(frame) {
-    if (frame.seq && !this.#isNew(frame)) return;
-    const call = this.calls.get(frame.id);
+  /** @param {Call} call @param {any} frame */
+  #error(call, frame) {
     // Without a number: the request was refused, or else a cancel that came too late, or the like.
-    if (!call || !(frame.seq || call.phase === SENT)) return;
+    if (!frame.seq && call.phase !== SENT) return;
     if (frame.seq || !frame.retryable) call.failed(frame);
     else if (call.cancelling) call.end(cancelled(call));
     else this.#refused(call, frame);
   }
 
-  /** @param {any} frame */
-  #accepted(frame) {
-    const call = this.calls.get(frame.id);
-    if (!call) return;
-    if (frame.state === "acknowledged") {
-      call.end(lost(call.id, "its end and its results"));
+  /** @param {Call} call @param {any} frame */
+  #accepted(call, { state, n }) {
+    if (state === "acknowledged") {
+      call.end(lost(call.id, "results"));
       return;
     }
     if (call.phase === SENT) this.#unanswered--;
     else if (call.phase === WAITING) this.#inFlight++; // its commit was on the way
-    this.#accept(call, frame.n);
+    this.#accept(call, n);
   }
 
   /** @param {Call} call @param {number} n */
@@ -979,26 +905,23 @@ class Rules {
 
   /** Give up the text of `call`, which need not be sent again. @param {Call} call */
   #forget(call) {
-    this.#frameBytes -= call.frame.length;
     call.frame = "";
-    if (this.#probe === call) {
-      // It was sent alone after a refusal, and not refused: send freely again.
-      this.#probe = undefined;
-      this.#held = false;
-      this.#refusals = 0;
-    }
+    // It was sent alone after a refusal, and was not refused.
+    if (this.#probe === call) this.#sendFreely();
+  }
+
+  #sendFreely() {
+    this.#probe = undefined;
+    this.#held = false;
+    this.#refusals = 0;
   }
 
   #planAck() {
     if (this.#ackNow) return;
-    if (this.#store && this.#seen.bytes - this.#acked.bytes >= this.#bytesMax(KEEP_BYTES)) {
-      this.#pressed = true;
-    }
-    const { seq, bytes } = this.#ackable();
-    const unacked = seq - this.#acked.seq;
-    if (unacked <= 0) return;
-    const many = bytes - this.#acked.bytes >= this.#bytesMax(ACK_BYTES);
-    if (unacked >= ACK_EVENTS || many) this.#ackNow = true;
+    if (this.#bytes >= this.#bytesMax(KEEP_BYTES)) this.#pressed = true;
+    const events = this.#ackable - this.#acked;
+    if (events <= 0) return;
+    if (events >= ACK_EVENTS || this.#bytes >= this.#bytesMax(ACK_BYTES)) this.#ackNow = true;
     else this.#ackAt = Math.min(this.#ackAt, now() + ACK_SECONDS);
   }
 
@@ -1008,20 +931,19 @@ class Rules {
   }
 }
 
-
 /**
- * What outlives the page, in `sessionStorage`: the session's id below `name`, and below `name/id`
- * each request whose results are not all there and taken, as [number, n, frame]. A storage that is
- * full or forbidden keeps less, and fails nothing.
+ * What outlives the page, in `sessionStorage`: the session's id under "", and under its id each
+ * request whose results are not all there and taken, as [number, n, frame]. A storage that is full
+ * or forbidden keeps less, and fails nothing.
  */
 class Store {
-  #name;
+  #start;
   /** @type {Storage | undefined} */
   #storage;
 
   /** @param {string} name */
   constructor(name) {
-    this.#name = `queuesystem:${name}`;
+    this.#start = `queuesystem:${name}\n`; // no name begins with another one and that
     try {
       this.#storage = globalThis.sessionStorage;
     } catch {
@@ -1029,94 +951,29 @@ class Store {
     }
   }
 
-  /** @param {string} [id] Default: what is kept for the session itself. */
-  #key(id) {
-    return id === undefined ? this.#name : `${this.#name}/${id}`;
-  }
-
-  /** @param {string} [id] */
+  /** @param {string} id */
   get(id) {
-    return this.#storage?.getItem(this.#key(id));
+    return this.#storage?.getItem(this.#start + id);
   }
 
-  /** @param {string} value @param {string} [id] */
-  set(value, id) {
+  /** @param {string} id @param {string} value */
+  set(id, value) {
     try {
-      this.#storage?.setItem(this.#key(id), value);
+      this.#storage?.setItem(this.#start + id, value);
     } catch {
       // full
     }
   }
 
-  /** @param {string} [id] */
+  /** @param {string} id */
   remove(id) {
-    this.#storage?.removeItem(this.#key(id));
+    this.#storage?.removeItem(this.#start + id);
   }
 
-  /** The ids of all requests. */
   ids() {
-    const start = this.#key("");
-    const keys = Object.keys(this.#storage ?? {});
-    return keys.filter((key) => key.startsWith(start)).map((key) => key.slice(start.length));
-  }
-
-  clear() {
-    for (const id of [undefined, ...this.ids()]) this.remove(id);
-  }
-}
-
-/** When to try again, and when to give up. */
-class Patience {
-  #limitSeconds;
-  /** @type {number | undefined} */
-  #since = now();
-  /** @type {number | undefined} */
-  #welcomedAt;
-  #failures = 0;
-  #refused = 0;
-  #tokens;
-
-  /** @param {number} firstSeconds @param {number} tokens So many may be refused in a row. */
-  constructor(firstSeconds, tokens) {
-    this.#limitSeconds = firstSeconds;
-    this.#tokens = tokens;
-  }
-
-  /** Note that there is a connection. @param {number} laterSeconds */
-  welcomed(laterSeconds) {
-    this.#welcomedAt = now();
-    this.#since = undefined;
-    this.#limitSeconds = laterSeconds;
-    this.#refused = 0;
-  }
-
-  /** The seconds until it gives up, if there is no connection until then. */
-  get left() {
-    return this.#since === undefined ? this.#limitSeconds : this.#since + this.#limitSeconds - now();
-  }
-
-  /**
-   * The seconds to wait. Throws ConnectionFailed when it is over.
-   *
-   * @param {Loss} loss @param {number} [wishSeconds]
-   */
-  after(loss, wishSeconds) {
-    if (loss.code === TOKEN_EXPIRED) this.#refused++;
-    if (loss.fatal || this.#refused >= this.#tokens) {
-      throw new ConnectionFailed(loss.reason, loss.code, loss.cause);
-    }
-    if (this.#welcomedAt !== undefined) {
-      if (now() - this.#welcomedAt >= STEADY_SECONDS) this.#failures = 0;
-      this.#welcomedAt = undefined;
-    }
-    this.#since ??= now();
-    if (this.left <= 0) {
-      const text = `gave up after ${this.#limitSeconds} s: ${loss.reason}`;
-      throw new ConnectionFailed(text, loss.code, loss.cause);
-    }
-    const seconds = wishSeconds ?? backoff(this.#failures, RECONNECT_SECONDS);
-    this.#failures++;
-    return Math.min(seconds, this.left);
+    const start = this.#start;
+    const keys = Object.keys(this.#storage ?? {}).filter((key) => key.startsWith(start));
+    return keys.map((key) => key.slice(start.length));
   }
 }
 
@@ -1125,10 +982,11 @@ const returns = (code) =>
   code < 4000 ? ![1000, 1002, 1003, 1007, 1009].includes(code) : code < 4500;
 
 /** @type {typeof import("./client.js").connect} */
-export async function connect(url, options) {
-  const session = new Session(url, options);
-  await session.opened;
-  return /** @type {any} */ (session);
+export function connect(url, options) {
+  return new Promise((resolve, reject) => {
+    const session = /** @type {any} */ (new Session(url, options, reject));
+    session.addEventListener("online", () => resolve(session));
+  });
 }
 
 /** @implements {PublicSession} */
@@ -1136,19 +994,24 @@ export class Session extends EventTarget {
   reconnects = 0;
   /** @type {Map<string, any>} */
   requests = new Map();
-  /** For `connect`. @type {Promise<void>} */
-  opened;
 
   #url;
   #options;
   #rules;
   #store;
-  #patience;
+  // When to try again, and when to give up.
+  #outageSince = now();
+  #patienceSeconds;
+  #onlineSince = Infinity;
+  #failures = 0;
+  #tokensRefused = 0;
   /** @type {import("./client.js").SessionState} */
   #state = "connecting";
   /** @type {ConnectionFailed | undefined} */
   #failure;
   #closing = false;
+  /** @type {() => string | Promise<string>} */
+  #fetchToken;
   /** The token in use. */
   #token = "";
   /** @type {WebSocket | undefined} */
@@ -1157,9 +1020,7 @@ export class Session extends EventTarget {
   #lose;
   /** Ends the wait for the next attempt. @type {(() => void) | undefined} */
   #hurry;
-  #opened = () => {};
-  /** @type {(error: ConnectionFailed) => void} */
-  #unopened = () => {};
+  #failed;
   /** Those who wait in `ready`. @type {(() => void)[]} */
   #ready = [];
   #flushing = false;
@@ -1171,32 +1032,28 @@ export class Session extends EventTarget {
   /** @type {Promise<void>} */
   #loop;
 
-  /** @param {string | URL} url @param {ConnectOptions} options */
-  constructor(url, options) {
+  /**
+   * @param {string | URL} url @param {ConnectOptions} options
+   * @param {(error: ConnectionFailed) => void} failed Told at the end.
+   */
+  constructor(url, options, failed) {
     super();
-    const full = new URL(url, globalThis.location?.href);
-    full.protocol = full.protocol.replace("http", "ws");
-    this.#url = full.href;
-    this.#options = { WebSocket: globalThis.WebSocket, ...options };
+    this.#url = `${url}`;
+    this.#options = options;
     const {
       token,
       persist,
       resume,
       connectTimeoutSeconds = 10,
       bufferBytes = 16 * 2 ** 20,
-      client = { name: "queuesystem-js", version: VERSION },
     } = options;
     const store = persist ? new Store(persist === true ? this.#url : persist) : undefined;
-    if (resume) store?.clear();
     this.#store = store;
-    this.#rules = new Rules(bufferBytes, client, store, () => this.#wake());
-    const earlier = resume ?? store?.get();
-    if (earlier) this.#rules.adopt(earlier, !!resume);
-    this.#patience = new Patience(connectTimeoutSeconds, typeof token === "string" ? 2 : 3);
-    this.opened = new Promise((resolve, reject) => {
-      this.#opened = resolve;
-      this.#unopened = reject;
-    });
+    if (resume) this.#forsake();
+    this.#rules = new Rules(bufferBytes, store, resume, () => this.#wake());
+    this.#fetchToken = typeof token === "string" ? () => token : token;
+    this.#patienceSeconds = connectTimeoutSeconds;
+    this.#failed = failed;
     this.#watchPage();
     this.#loop = this.#run();
   }
@@ -1231,19 +1088,10 @@ export class Session extends EventTarget {
 
   async ready() {
     this.#checkOpen();
-    while (this.#rules.room <= 0) {
+    while (!this.#rules.hasRoom) {
       await new Promise((resolve) => this.#ready.push(() => resolve(0)));
       this.#checkOpen();
     }
-  }
-
-  detach() {
-    if (!this.#closing) {
-      this.#rules.acknowledge();
-      this.#flush();
-      this.#leave("the session was detached: resume it to go on");
-    }
-    return this.id;
   }
 
   async close({ cancel = false } = {}) {
@@ -1252,19 +1100,18 @@ export class Session extends EventTarget {
     if (this.#rules.online) {
       this.#rules.bye(cancel);
       this.#wake();
-      this.#time("close", () => this.#lose?.({ reason: "no answer to bye" }), CLOSE_SECONDS);
+      this.#time("close", () => this.#lose?.({ reason: "the server is silent" }), CLOSE_SECONDS);
       await this.#loop;
     }
-    this.#leave("the session was closed");
+    this.#forsake();
+    this.#fail(new ConnectionFailed("the session is closed"));
+    this.#lose?.({ reason: "closed" });
+    this.#hurry?.();
   }
 
-  /** @param {string} reason */
-  #leave(reason) {
-    this.#closing = true;
-    this.#store?.clear();
-    this.#lose?.({ reason });
-    this.#hurry?.();
-    this.#fail(new ConnectionFailed(reason));
+  /** A later page shall not go on with this session. */
+  #forsake() {
+    for (const id of this.#store?.ids() ?? []) this.#store?.remove(id);
   }
 
   #checkOpen() {
@@ -1282,45 +1129,50 @@ export class Session extends EventTarget {
         const { code, reason } = loss;
         if (code === TAKEN_OVER) {
           // Whoever has it now goes on with it: a reload of this page must not take it back.
-          this.#store?.clear();
+          this.#forsake();
           this.#emit("taken-over", { code, reason });
         }
-        const wish = this.#rules.wishSeconds;
-        this.#rules.wishSeconds = undefined;
-        const retrySeconds = this.#patience.after(loss, wish);
+        const retrySeconds = this.#secondsAfter(loss);
         this.#emit("offline", { code, reason, retrySeconds });
-        await this.#pause(retrySeconds);
+        await new Promise((resolve) => {
+          this.#hurry = () => resolve(0);
+          this.#time("retry", this.#hurry, retrySeconds);
+        });
       }
     } catch (error) {
       this.#fail(/** @type {any} */ (error));
     }
   }
 
-  /** Wait, unless there is a reason to hope for a connection. @param {number} seconds */
-  async #pause(seconds) {
-    await new Promise((resolve) => {
-      this.#hurry = () => resolve(0);
-      this.#time("pause", this.#hurry, seconds);
-    });
+  /** The seconds to wait after a loss. Throws when it is over. @param {Loss} loss */
+  #secondsAfter({ code, reason, fatal, cause }) {
+    const time = now();
+    if (time - this.#onlineSince >= STEADY_SECONDS) this.#failures = 0;
+    this.#onlineSince = Infinity;
+    this.#outageSince = Math.min(this.#outageSince, time);
+    const left = this.#outageSince + this.#patienceSeconds - time;
+    if (code === TOKEN_EXPIRED) this.#tokensRefused++;
+    if (fatal || left <= 0 || this.#tokensRefused >= TOKENS_REFUSED_MAX) {
+      throw new ConnectionFailed(fatal ? reason : `gave up: ${reason}`, code, cause);
+    }
+    const { wishSeconds } = this.#rules;
+    this.#rules.wishSeconds = undefined;
+    return Math.min(wishSeconds ?? backoff(this.#failures++, RECONNECT_SECONDS), left);
   }
 
   /** Connect, and stay until the connection is gone. */
   async #visit() {
     const loss = await new Promise((/** @type {(loss: Loss) => void} */ lose) => {
       this.#lose = lose;
-      const seconds = Math.min(WELCOME_SECONDS, this.#patience.left);
-      this.#time("greeting", () => lose({ reason: "no answer in time" }), seconds);
+      const seconds = Math.min(WELCOME_SECONDS, this.#patienceSeconds);
+      this.#time("silence", () => lose({ reason: "the server is silent" }), seconds);
       this.#dial(lose);
     });
     this.#lose = undefined;
-    for (const name of ["greeting", "rules", "silence"]) clearTimeout(this.#timers[name]);
-    const socket = this.#socket;
+    this.#stopTimers();
+    this.#expiresAt = 0;
+    this.#socket?.close(); // which may take long
     this.#socket = undefined;
-    if (socket) {
-      // It may take long to close: what it still says is not for the next connection.
-      socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.close();
-    }
     this.#rules.lost();
     if (this.#state === "online") this.#state = "offline";
     return loss;
@@ -1331,16 +1183,18 @@ export class Session extends EventTarget {
     try {
       this.#token = await this.#fetchToken();
       if (this.#lose !== lose) return; // it took too long, or the session was closed
-      const socket = new this.#options.WebSocket(this.#url, SUBPROTOCOL);
+      const socket = new (this.#options.WebSocket ?? WebSocket)(this.#url, SUBPROTOCOL);
       this.#socket = socket;
       socket.onopen = () => {
         if (socket.protocol === SUBPROTOCOL) socket.send(this.#rules.hello(this.#token));
-        else lose({ reason: `the server does not speak ${SUBPROTOCOL}`, fatal: true });
+        else lose({ reason: `the server speaks no ${SUBPROTOCOL}`, fatal: true });
       };
-      socket.onmessage = ({ data }) => this.#message(data);
+      socket.onmessage = ({ data }) => this.#lose === lose && this.#message(data);
       socket.onclose = ({ code, reason }) => {
         lose({ code, reason: reason || "connection lost", fatal: !returns(code) });
       };
+      // `close` follows, but not in every Node.js.
+      socket.onerror = () => setTimeout(lose, 0, { code: 1006, reason: "connection lost" });
     } catch (cause) {
       // What `fetch` throws when the network is away is worth another try.
       lose({ reason: `${cause}`, fatal: !(cause instanceof TypeError), cause });
@@ -1364,13 +1218,13 @@ export class Session extends EventTarget {
 
   #welcomed() {
     const rules = this.#rules;
-    clearTimeout(this.#timers.greeting);
-    this.#patience.welcomed(this.#options.giveUpAfterSeconds ?? rules.limits.resume_seconds);
+    this.#patienceSeconds = this.#options.giveUpAfterSeconds ?? rules.limits.resume_seconds;
+    this.#outageSince = Infinity;
+    this.#onlineSince = now();
+    this.#tokensRefused = 0;
     for (const call of rules.adopted.splice(0)) this.requests.set(call.id, new RequestHandle(call));
-    const first = this.#state === "connecting";
-    if (!first) this.reconnects++;
+    if (this.#state !== "connecting") this.reconnects++;
     this.#state = "online";
-    this.#opened();
     this.#emit("online");
     if (rules.resumed) this.#emit("resumed");
   }
@@ -1385,9 +1239,14 @@ export class Session extends EventTarget {
   #flush() {
     this.#flushing = false;
     const rules = this.#rules;
-    for (let message; (message = rules.take()); ) this.#socket?.send(message);
+    for (let message; (message = rules.take());) this.#socket?.send(message);
     if (rules.deadline < Infinity) this.#time("rules", () => rules.tick(), rules.deadline - now());
-    for (let { room } = rules; room > 0 && this.#ready.length; room--) this.#ready.shift()?.();
+    if (rules.hasRoom) this.#letGo();
+  }
+
+  /** Let those see who wait in `ready`. */
+  #letGo() {
+    for (const resolve of this.#ready.splice(0)) resolve();
   }
 
   /** The server is silent, or the network has changed: ask for an answer. */
@@ -1421,11 +1280,6 @@ export class Session extends EventTarget {
     }
   }
 
-  async #fetchToken() {
-    const { token } = this.#options;
-    return typeof token === "string" ? token : token();
-  }
-
   // The page
 
   #watchPage() {
@@ -1457,10 +1311,10 @@ export class Session extends EventTarget {
     this.#closing = true;
     this.#state = "closed";
     this.#rules.fail(error);
-    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+    this.#stopTimers();
     this.#over.abort();
-    this.#unopened(error);
-    for (const resolve of this.#ready.splice(0)) resolve(); // `ready` sees the failure itself
+    this.#failed(error);
+    this.#letGo();
     this.#emit("closed", { code: error.code, reason: error.message });
   }
 
@@ -1471,7 +1325,11 @@ export class Session extends EventTarget {
    */
   #time(name, action, seconds) {
     clearTimeout(this.#timers[name]);
-    this.#timers[name] = setTimeout(action, Math.max(0, seconds) * 1000);
+    this.#timers[name] = setTimeout(action, Math.max(0, seconds * 1000));
+  }
+
+  #stopTimers() {
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
   }
 
   /** @param {string} type @param {object} [detail] */

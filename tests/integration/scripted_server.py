@@ -4,9 +4,10 @@ A script is a list of connections, a connection a list of steps, a step an objec
 
     {"expect": {...}}       the next frame of the client has these fields; a text "$x" stands for
                             any value the first time and for the same value from then on
-    {"welcome": {...}}      send `welcome`, with these fields changed
+    {"welcome": {...}}      send `welcome`, with these fields changed; `expires_in` is in seconds
     {"send": [{...}, ...]}  send these frames as one message
     {"send_each": [...]}    send these frames as one message each
+    {"text": "..."}         send this message
     {"quiet": true}         the client has sent nothing else
     {"close": CODE}         close with this code
     {"drop": true}          cut the connection without a close frame
@@ -20,6 +21,7 @@ and closes with 1000; another frame then, and a connection too many, are failure
 
 import asyncio
 import json
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,7 +39,14 @@ from protocol.frames import SUBPROTOCOL
 SCENARIOS: list[dict[str, Any]] = json.loads(
     Path(__file__).with_name("client_scripts.json").read_text()
 )
-"""What every client must pass, one behaviour each."""
+"""What every client must pass, a behaviour each: a dialogue (`connections`), and how requests end.
+
+A client takes the `tokens` one after the other (or has only the token "t"), takes over the session
+`resume` if there is one, and sends the `requests` at once, the one with `cancel_after` being
+cancelled after so many results. Its `outcomes` are those of the requests taken over, then those of
+its own: {"results": [...]} and the `attempt` if it is not the first, {"error": CODE}, or
+{"failed": CLOSE CODE or null} when there is no connection any more.
+"""
 Step = dict[str, Any]
 EXPECT_SECONDS = 10.0
 WELCOME: dict[str, Any] = {
@@ -135,33 +144,41 @@ class _Dialogue:
     async def follow(self, steps: Sequence[Step]) -> None:
         for step in steps:
             ((kind, value),) = step.items()
-            match kind:
-                case "expect":
-                    await self._expect(value)
-                case "welcome":
-                    await self._send([WELCOME | value])
-                case "send":
-                    await self._send(value)
-                case "send_each":
-                    for frame in value:
-                        await self._send([frame])
-                case "quiet":
-                    await self._expect_nothing()
-                case "gone":
-                    await self._connection.wait_closed()
-                    return
-                case "away":
-                    self._server.close(close_connections=False)
-                case "close":
-                    await self._connection.close(value, f"scripted: {value}")
-                    return
-                case "drop":
-                    self._connection.transport.abort()
-                    return
-                case _:
-                    raise AssertionError(f"no such step: {step}")
+            if kind in {"close", "drop", "gone"}:
+                await self._end(kind, value)
+                return
+            await self._step(kind, value)
         await self._expect({"type": "bye"})
         await self._connection.close(1000, "bye")
+
+    async def _end(self, kind: str, value: Any) -> None:
+        match kind:
+            case "gone":
+                await self._connection.wait_closed()
+            case "close":
+                await self._connection.close(value, f"scripted: {value}")
+            case _:
+                self._connection.transport.abort()
+
+    async def _step(self, kind: str, value: Any) -> None:
+        match kind:
+            case "expect":
+                await self._expect(value)
+            case "welcome":
+                await self._send([WELCOME | _expiring(value)])
+            case "send":
+                await self._send(value)
+            case "send_each":
+                for frame in value:
+                    await self._send([frame])
+            case "text":
+                await self._connection.send(value)
+            case "quiet":
+                await self._expect_nothing()
+            case "away":
+                self._server.close(close_connections=False)
+            case _:
+                raise AssertionError(f"no such step: {kind}")
 
     async def _send(self, frames: Sequence[dict[str, Any]]) -> None:
         await self._connection.send("\n".join(json.dumps(self._fill(frame)) for frame in frames))
@@ -208,3 +225,9 @@ class _Dialogue:
         if isinstance(value, str) and value.startswith("$"):
             return self._bound.get(value, value)
         return value
+
+
+def _expiring(fields: dict[str, Any]) -> dict[str, Any]:
+    fields = dict(fields)
+    seconds = fields.pop("expires_in", None)
+    return fields if seconds is None else fields | {"expires_at": time.time() + seconds}

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protocol.client import ConnectionFailed, RequestFailed, Session, connect
+from protocol.client import ConnectionFailed, RequestFailed, RequestHandle, Session, connect
 from protocol.client_call import ITEM_BYTES
 from scripts.ports import free_port
 from tests.integration.scripted_server import SCENARIOS, ScriptedServer, Step
@@ -57,30 +57,50 @@ def result(index: int, data: Any, name: str = "$a", seq: int | None = None) -> d
     }
 
 
-async def outcome(session: Session, request: dict[str, Any]) -> dict[str, Any]:
-    """Send a request, and say how it ended in the words of client_scripts.json."""
-    handle = session.submit(request["method"], request.get("params"))
+async def outcome(handle: RequestHandle, cancel_after: int = -1) -> dict[str, Any]:
+    """Say how a request ended in the words of the scenarios."""
+    found: list[Any] = []
     try:
-        found = [one async for one in handle]
-    except RequestFailed as error:
-        return {"error": error.code}
-    except ConnectionFailed as error:
-        return {"failed": error.code}
+        async for one in handle:
+            found.append(one)
+            if len(found) == cancel_after:
+                handle.cancel()
+    except (RequestFailed, ConnectionFailed) as error:
+        return in_words(error)
     return {"results": found} | ({"attempt": handle.attempt} if handle.attempt > 1 else {})
 
 
-# One behaviour each, as data: a client in another language must pass the same list.
+def send(
+    session: Session, method: str, params: dict[str, Any] | None = None, cancel_after: int = -1
+) -> Coroutine[Any, Any, dict[str, Any]]:
+    """Send a request at once; await the outcome later."""
+    handle = session.submit(method, params)
+    if cancel_after == 0:
+        handle.cancel()
+    return outcome(handle, cancel_after)
+
+
+def in_words(error: RequestFailed | ConnectionFailed) -> dict[str, Any]:
+    return {"error" if isinstance(error, RequestFailed) else "failed": error.code}
+
+
+async def follow(url: str, scenario: dict[str, Any]) -> list[dict[str, Any]]:
+    """Do what a scenario says, and return the outcomes."""
+    tokens = iter(scenario.get("tokens", ()))
+    source = (lambda: next(tokens)) if "tokens" in scenario else "t"
+    try:
+        async with connect(url, token=source, resume=scenario.get("resume")) as session:
+            taken = [outcome(handle) for handle in session.requests.values()]
+            sent = [send(session, **request) for request in scenario.get("requests", ())]
+            return await asyncio.gather(*taken, *sent)
+    except ConnectionFailed as error:
+        return [in_words(error)]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[one["name"] for one in SCENARIOS])
 async def test_scenario(scenario: dict[str, Any]) -> None:
-    async with (
-        ScriptedServer(scenario["connections"]) as server,
-        connect(server.url, token="t") as session,
-    ):
-        outcomes = await asyncio.gather(
-            *(outcome(session, request) for request in scenario["requests"])
-        )
+    async with ScriptedServer(scenario["connections"]) as server:
+        outcomes = await follow(server.url, scenario)
     assert outcomes == scenario["outcomes"]
 
 
