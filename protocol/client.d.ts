@@ -80,7 +80,7 @@ export interface SessionEventMap {
   connecting: CustomEvent<null>;
   /** It is connected. */
   online: CustomEvent<null>;
-  /** Follows `online` when the session goes on from an earlier connection. */
+  /** Follows `online` when the session goes on from an earlier connection of this page. */
   resumed: CustomEvent<null>;
   /** The connection is lost, or was not made; the next attempt comes in `retrySeconds`. */
   offline: CustomEvent<Loss & { retrySeconds: number }>;

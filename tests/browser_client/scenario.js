@@ -1,11 +1,10 @@
 // Follow one scenario of tests/integration/client_scripts.json, and print how its requests ended.
 //
-//     node scenario.js < {"url": ..., "scenario": ...} > [outcome, ...]
+//     node scenario.js '{"url": ..., "scenario": ...}'
 
-import { text } from "node:stream/consumers";
 import { ConnectionFailed, RequestFailed, connect } from "../../protocol/client.js";
 
-const { url, scenario } = JSON.parse(await text(process.stdin));
+const { url, scenario } = JSON.parse(process.argv[2]);
 
 /** In the words of client_scripts.json. */
 function inWords(error) {

@@ -10,10 +10,9 @@ from tests.integration.scripted_server import SCENARIOS, ScriptedServer
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[one["name"] for one in SCENARIOS])
 async def test_scenario(scenario: dict[str, Any]) -> None:
-    async with ScriptedServer(scenario["connections"]) as server:
-        page = await Page.open("scenario.js")
-        try:
-            outcomes = await page.run({"url": server.url, "scenario": scenario})
-        finally:
-            await page.kill()
-    assert outcomes == scenario["outcomes"]
+    async with (
+        ScriptedServer(scenario["connections"]) as server,
+        Page("scenario.js", {"url": server.url, "scenario": scenario}) as page,
+    ):
+        said = [line async for line in page]
+    assert said == [scenario["outcomes"]]

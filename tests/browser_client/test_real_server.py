@@ -1,0 +1,125 @@
+"""The browser client at the real server, which is killed under it, and in pages that are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser_client.node import Page
+from tests.server_process import ServerProcess, token
+
+WORDS = [str(number) for number in range(30)]
+STREAM = {"method": "words", "params": {"text": " ".join(WORDS), "delay": 0.01}, "id": "stream"}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for all tests of this module; some kill it and start it again."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.close()
+
+
+def page(server: ServerProcess, *requests: dict[str, Any], **more: Any) -> Page:
+    return Page("page.js", {"url": server.url, "token": token(), "requests": requests} | more)
+
+
+def results(said: list[dict[str, Any]], name: str) -> list[Any]:
+    return [line["result"] for line in said if line.get("id") == name and "result" in line]
+
+
+def ends(said: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(line["id"], line["end"]) for line in said if "end" in line]
+
+
+async def test_a_stream_survives_the_server_being_killed(real: ServerProcess) -> None:
+    said: list[dict[str, Any]] = []
+    async with page(real, STREAM) as tab:
+        async for line in tab:
+            said.append(line)
+            if len(results(said, "stream")) == 5 and "result" in line:
+                await real.restart()
+    assert results(said, "stream") == WORDS
+    assert {"id": "stream", "end": "done", "attempt": 2} in said
+    assert {"event": "resumed"} in said
+
+
+async def test_requests_survive_the_server_being_killed_again_and_again(
+    real: ServerProcess,
+) -> None:
+    count = 200
+    requests = [{"method": "echo", "params": {"text": n}, "id": str(n)} for n in range(count)]
+    said: list[dict[str, Any]] = []
+    async with page(real, *requests) as tab:
+        async for line in tab:
+            said.append(line)
+            if line.get("end") and len(ends(said)) in {1, 100}:
+                await real.restart()
+    assert [line["result"] for line in said if "result" in line] == list(range(count))
+    assert ends(said) == [(str(n), "done") for n in range(count)]
+
+
+async def test_a_page_that_is_loaded_again_goes_on(real: ServerProcess, tmp_path: Path) -> None:
+    storage = str(tmp_path / "storage")
+    later = {"method": "echo", "params": {"text": "x"}, "id": "later"}
+    async with page(real, STREAM, later, storage=storage) as tab:
+        async for line in tab:
+            if line.get("result") == "5":
+                break
+    async with page(real, storage=storage) as tab:
+        said = [line async for line in tab]
+    assert results(said, "stream") == WORDS
+    assert results(said, "later") == ["x"]
+    assert ends(said) == [("stream", "done"), ("later", "done")]
+
+
+async def test_a_page_that_is_loaded_again_while_the_server_is_killed_goes_on(
+    real: ServerProcess, tmp_path: Path
+) -> None:
+    storage = str(tmp_path / "storage")
+    async with page(real, STREAM, storage=storage) as tab:
+        async for line in tab:
+            if line.get("result") == "5":
+                break
+    await real.restart()
+    async with page(real, storage=storage) as tab:
+        said = [line async for line in tab]
+    assert results(said, "stream") == WORDS
+    assert {"id": "stream", "end": "done", "attempt": 2} in said
+
+
+async def test_of_two_pages_with_one_storage_the_newer_has_the_session(
+    real: ServerProcess, tmp_path: Path
+) -> None:
+    storage = str(tmp_path / "storage")
+    async with page(real, STREAM, storage=storage) as older:
+        async for line in older:
+            if line.get("result") == "5":
+                break
+        # A tab that is duplicated has a copy of the storage.
+        copy = tmp_path / "copy"
+        copy.write_text(Path(storage).read_text())
+        async with page(real, storage=str(copy)) as newer:
+            left = [line async for line in older]
+            said = [line async for line in newer]
+    assert [line["event"] for line in left if "event" in line] == ["taken-over", "closed"]
+    assert results(said, "stream") == WORDS
+    assert not [line for line in said if line.get("event") == "offline"]
+    assert Path(storage).read_text() == "{}"
+
+
+async def test_the_server_answers_when_it_is_asked_whether_it_is_there(
+    real: ServerProcess,
+) -> None:
+    async with page(real, STREAM, probe=True) as tab:
+        said = [line async for line in tab]
+    assert {"event": "refreshed"} in said
+    assert ends(said) == [("stream", "done")]
+
+
+async def test_a_token_that_is_refused_fails_the_connection(real: ServerProcess) -> None:
+    async with page(real, token="not.a.token") as tab:
+        with pytest.raises(AssertionError, match=r"(?s)unauthenticated.*code: 4501"):
+            [line async for line in tab]
