@@ -14,8 +14,8 @@ export type TokenSource = string | (() => string | Promise<string>);
 
 export interface ConnectOptions {
   /**
-   * A JWT or a function (async or not) that returns one: it is called for each connection, and
-   * again before the token expires. When it throws a `TypeError`, as `fetch` does without a
+   * A JWT or a function (async or not) that returns one within 20 seconds: it is called for each
+   * connection, and again before the token expires. When it throws a `TypeError`, as `fetch` does without a
    * network, it is called again later; anything else it throws ends the session.
    */
   token: TokenSource;

@@ -3,8 +3,9 @@
 //     node page.js '{"url": ..., "token": ..., "requests": [...], "storage": FILE}'
 //
 // It tells {"event": TYPE} of its session, {"id": ..., "result": ...} and in the end
-// {"id": ..., "end": "done" or the code of an error, "attempt": ...} of each request, those first
-// that an earlier page left in `storage`. With "probe", it asks the server whether it is there.
+// {"id": ..., "end": "done" or the code of an error, "n": ..., "attempt": ...} of each request, also
+// of those that an earlier page left in `storage`. With "probe", it asks the server whether it is
+// there.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { connect } from "../../protocol/client.js";
@@ -42,9 +43,9 @@ async function follow(handle) {
   const { id } = handle;
   try {
     for await (const result of handle) tell({ id, result });
-    tell({ id, end: "done", attempt: handle.attempt });
+    tell({ id, end: "done", n: handle.n, attempt: handle.attempt });
   } catch (error) {
-    tell({ id, end: error.code, attempt: handle.attempt });
+    tell({ id, end: error.code, n: handle.n, attempt: handle.attempt });
   }
 }
 

@@ -1,10 +1,8 @@
-// Follow one scenario of tests/integration/client_scripts.json, and print how its requests ended.
-//
-//     node scenario.js '{"url": ..., "scenario": ...}'
+// Follow scenarios of tests/integration/client_scripts.json, each a line {"url": ..., "scenario": ...}
+// of stdin; print how the requests of each ended, a line [outcome, ...].
 
+import { createInterface } from "node:readline/promises";
 import { ConnectionFailed, RequestFailed, connect } from "../../protocol/client.js";
-
-const { url, scenario } = JSON.parse(process.argv[2]);
 
 /** In the words of client_scripts.json. */
 function inWords(error) {
@@ -33,7 +31,7 @@ function send(session, { method, params, cancel_after: cancelAfter }) {
   return outcome(handle, () => controller.abort(), cancelAfter);
 }
 
-async function follow() {
+async function follow({ url, scenario }) {
   const tokens = scenario.tokens?.values();
   const options = {
     token: tokens ? () => tokens.next().value : "t",
@@ -52,4 +50,6 @@ async function follow() {
   return outcomes;
 }
 
-console.log(JSON.stringify(await follow()));
+for await (const line of createInterface({ input: process.stdin })) {
+  console.log(JSON.stringify(await follow(JSON.parse(line))));
+}

@@ -30,8 +30,8 @@ def results(said: list[dict[str, Any]], name: str) -> list[Any]:
     return [line["result"] for line in said if line.get("id") == name and "result" in line]
 
 
-def ends(said: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(line["id"], line["end"]) for line in said if "end" in line]
+def ends(said: list[dict[str, Any]]) -> dict[str, str]:
+    return {line["id"]: line["end"] for line in said if "end" in line}
 
 
 async def test_a_stream_survives_the_server_being_killed(real: ServerProcess) -> None:
@@ -42,7 +42,7 @@ async def test_a_stream_survives_the_server_being_killed(real: ServerProcess) ->
             if len(results(said, "stream")) == 5 and "result" in line:
                 await real.restart()
     assert results(said, "stream") == WORDS
-    assert {"id": "stream", "end": "done", "attempt": 2} in said
+    assert {"id": "stream", "end": "done", "n": 1, "attempt": 2} in said
     assert {"event": "resumed"} in said
 
 
@@ -57,8 +57,10 @@ async def test_requests_survive_the_server_being_killed_again_and_again(
             said.append(line)
             if line.get("end") and len(ends(said)) in {1, 100}:
                 await real.restart()
-    assert [line["result"] for line in said if "result" in line] == list(range(count))
-    assert ends(said) == [(str(n), "done") for n in range(count)]
+    assert all(results(said, str(n)) == [n] for n in range(count))
+    assert ends(said) == {str(n): "done" for n in range(count)}
+    # They ran in the order in which they were made.
+    assert all(line["n"] == int(line["id"]) + 1 for line in said if "end" in line)
 
 
 async def test_a_page_that_is_loaded_again_goes_on(real: ServerProcess, tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ async def test_a_page_that_is_loaded_again_goes_on(real: ServerProcess, tmp_path
         said = [line async for line in tab]
     assert results(said, "stream") == WORDS
     assert results(said, "later") == ["x"]
-    assert ends(said) == [("stream", "done"), ("later", "done")]
+    assert ends(said) == {"stream": "done", "later": "done"}
 
 
 async def test_a_page_that_is_loaded_again_while_the_server_is_killed_goes_on(
@@ -87,7 +89,7 @@ async def test_a_page_that_is_loaded_again_while_the_server_is_killed_goes_on(
     async with page(real, storage=storage) as tab:
         said = [line async for line in tab]
     assert results(said, "stream") == WORDS
-    assert {"id": "stream", "end": "done", "attempt": 2} in said
+    assert {"id": "stream", "end": "done", "n": 1, "attempt": 2} in said
 
 
 async def test_of_two_pages_with_one_storage_the_newer_has_the_session(
@@ -116,7 +118,7 @@ async def test_the_server_answers_when_it_is_asked_whether_it_is_there(
     async with page(real, STREAM, probe=True) as tab:
         said = [line async for line in tab]
     assert {"event": "refreshed"} in said
-    assert ends(said) == [("stream", "done")]
+    assert ends(said) == {"stream": "done"}
 
 
 async def test_a_token_that_is_refused_fails_the_connection(real: ServerProcess) -> None:
