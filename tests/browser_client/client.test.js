@@ -189,7 +189,9 @@ test("waits grow with failures, at random, up to ten seconds", async () => {
   }
   await settled();
   mock.restoreAll();
-  const waits = events.filter(([type]) => type === "offline").map(([, { retrySeconds }]) => retrySeconds);
+  const waits = events
+    .filter(([type]) => type === "offline")
+    .map(([, { retrySeconds }]) => retrySeconds);
   const expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10];
   assert.equal(waits.length, expected.length);
   waits.forEach((wait, i) => assert(wait > expected[i] * 0.99 && wait <= expected[i]));

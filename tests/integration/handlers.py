@@ -67,6 +67,16 @@ async def append(request: Request, path: str, gate: str | None = None) -> int:
     return request.attempt
 
 
+@handlers.method()
+async def words_and_gate(request: Request, text: str, gate: str) -> AsyncIterator[str]:
+    """Stream the words of `text`, and the last word when the file `gate` is there."""
+    *words, last = text.split()
+    for word in words:
+        yield word
+    await _wait_for(gate)
+    yield last
+
+
 @handlers.method(replay="never")
 async def append_once(request: Request, path: str, gate: str | None = None) -> int:
     _note(path, request)
