@@ -108,9 +108,9 @@ const now = () => performance.now() / 1000;
 const encode = JSON.stringify;
 const encoder = new TextEncoder();
 
-/** @param {string} text @param {number} hash FNV-1a. */
+/** Goes on from `hash`, 32 bits. @param {string} text @param {number} hash */
 function checksum(text, hash) {
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
+  for (let i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) | 0;
   return hash;
 }
 
@@ -533,7 +533,7 @@ class Rules {
     const number = this.#number + 1;
     if (id === undefined) id = `${this.#prefix}-${number}`;
     else if (!id || id.length > 128 || this.calls.has(id)) {
-      throw new RangeError("choose a new id, of 1 to 128 characters");
+      throw new RangeError("an id is new, and has 1 to 128 characters");
     }
     // Should it be the id of a request that ended, the server shall know that its end was seen: it
     // then says so, instead of leaving it at events that were sent long ago.
@@ -918,16 +918,12 @@ class Rules {
 
   #planAck() {
     if (this.#ackNow) return;
-    if (this.#bytes >= this.#bytesMax(KEEP_BYTES)) this.#pressed = true;
+    const bytesMax = this.limits.max_result_bytes / 4;
+    if (this.#bytes >= Math.min(KEEP_BYTES, bytesMax)) this.#pressed = true;
     const events = this.#ackable - this.#acked;
     if (events <= 0) return;
-    if (events >= ACK_EVENTS || this.#bytes >= this.#bytesMax(ACK_BYTES)) this.#ackNow = true;
+    if (events >= ACK_EVENTS || this.#bytes >= Math.min(ACK_BYTES, bytesMax)) this.#ackNow = true;
     else this.#ackAt = Math.min(this.#ackAt, now() + ACK_SECONDS);
-  }
-
-  /** @param {number} bytes */
-  #bytesMax(bytes) {
-    return Math.min(bytes, this.limits.max_result_bytes / 4);
   }
 }
 
@@ -1105,7 +1101,7 @@ export class Session extends EventTarget {
     }
     this.#forsake();
     this.#fail(new ConnectionFailed("the session is closed"));
-    this.#lose?.({ reason: "closed" });
+    this.#lose?.({ reason: "" });
     this.#hurry?.();
   }
 
