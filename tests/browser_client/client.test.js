@@ -427,6 +427,104 @@ test("there is a bound on unfinished requests", async () => {
   assert.throws(() => session.request("m"), RangeError);
 });
 
+test("results that are missing at the end are an error", async () => {
+  const { session, socket } = await open();
+  const handle = session.request("m", undefined, { id: "a" });
+  await settled();
+  socket.say(accepted("a"), result("a", 1, 0, "x"), done("a", 2, 2));
+  await assert.rejects(async () => handle, { code: "results_lost" });
+});
+
+test("a replay that ends with fewer results than were given out is an error", async () => {
+  const { session, socket } = await open();
+  const handle = session.request("m", undefined, { id: "a" });
+  await settled();
+  socket.say(accepted("a"), result("a", 1, 0, "x"), result("a", 2, 1, "y"));
+  const found = [];
+  const reading = (async () => {
+    for await (const one of handle) found.push(one);
+  })();
+  await settled();
+  socket.say(result("a", 3, 0, "x", 2), done("a", 4, 1, 2));
+  await assert.rejects(reading, { code: "results_changed" });
+  assert.deepEqual(found, ["x", "y"]);
+});
+
+test("cancelling twice is cancelling once", async () => {
+  const { session, socket } = await open();
+  const handle = session.request("m", undefined, { id: "a" });
+  await settled();
+  handle.cancel();
+  handle.cancel();
+  await settled();
+  assert.equal(socket.all("cancel").length, 1);
+});
+
+test("a request that may have arrived is cancelled by the server only", async () => {
+  const { session, socket } = await open();
+  const handle = session.request("m", undefined, { id: "a" });
+  await settled();
+  socket.gone();
+  await settled();
+  happens("online");
+  await settled();
+  // The manifest says that it is not there, but its commit may be on its way.
+  const next = await welcome({ ...AGAIN, limits: { ...WELCOME.limits, window: 0 } });
+  handle.cancel();
+  await settled();
+  assert(!handle.ended);
+  next.gone();
+  await settled();
+  happens("online");
+  const last = await welcome(AGAIN);
+  assert.deepEqual(
+    last.sent.slice(1).map(({ type, id }) => [type, id]),
+    [
+      ["request", "a"],
+      ["cancel", "a"],
+    ],
+  );
+});
+
+test("requests that do not fit one message are sent in several", async () => {
+  const { session, socket } = await open();
+  const send = mock.method(socket, "send");
+  const text = "x".repeat(3000);
+  session.request("m", { text });
+  session.request("m", { text });
+  await settled();
+  assert.equal(send.mock.callCount(), 2);
+});
+
+test("requests are sent freely again when one sent alone after a refusal is accepted", async () => {
+  const { session, socket } = await open();
+  for (const id of ["a", "b", "c"]) session.request("m", undefined, { id });
+  await settled();
+  const refusal = { type: "error", code: "overloaded", message: "", retryable: true };
+  socket.say(...["a", "b", "c"].map((id) => ({ ...refusal, id })));
+  while (socket.all("request").length < 4) await settled();
+  socket.say(accepted("a"));
+  await settled();
+  assert.deepEqual(
+    socket.all("request").map(({ id }) => id),
+    ["a", "b", "c", "a", "b", "c"],
+  );
+});
+
+test("an id that is used again goes with the acknowledgement of what it named before", async () => {
+  const { session, socket } = await open();
+  const handle = session.request("m", undefined, { id: "a" });
+  await settled();
+  socket.say(accepted("a"), done("a", 1, 0));
+  await handle;
+  session.request("m", undefined, { id: "a" });
+  await settled();
+  assert.deepEqual(
+    socket.sent.slice(2).map(({ type }) => type),
+    ["ack", "request"],
+  );
+});
+
 // Acknowledgement
 
 test("many events are acknowledged at once, by their last number", async () => {
@@ -612,6 +710,19 @@ test("a page after a reload gives its requests other ids", async () => {
   reload();
   const again = await open({ persist: true }, { ...AGAIN, requests: [listed(id, 1)] });
   assert.notEqual(again.session.request("m").id, id);
+});
+
+test("the order of requests outlives several pages", async () => {
+  const limits = { ...WELCOME.limits, window: 0 };
+  const first = await open({ persist: true }, { ...WELCOME, limits });
+  first.session.request("m", undefined, { id: "a" });
+  first.session.request("m", undefined, { id: "b" });
+  reload();
+  const second = await open({ persist: true }, { ...AGAIN, limits });
+  second.session.request("m", undefined, { id: "c" });
+  reload();
+  const { session } = await open({ persist: true }, { ...AGAIN, limits });
+  assert.deepEqual([...session.requests.keys()], ["a", "b", "c"]);
 });
 
 test("with persist, results are acknowledged when all of a request are there and taken", async () => {
