@@ -129,7 +129,7 @@ class App:
             rules, runtime, settings.max_sessions, settings.max_sessions_per_subject
         )
         older = await seal_older(self._store.log, owner)
-        await self._listen(verifier, origins)
+        await self._listen(verifier, origins, handlers)
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
         loop = asyncio.get_running_loop()
@@ -184,7 +184,7 @@ class App:
             )
         self._spawn(self._keep_journal([info.owner for info in older]), "journal_keeper")
 
-    async def _listen(self, verifier: Verifier, origins: Origins) -> None:
+    async def _listen(self, verifier: Verifier, origins: Origins, handlers: Handlers) -> None:
         settings = self.settings
         max_connections = make_room(settings.max_connections)
         self._gateway = Gateway(
@@ -202,6 +202,7 @@ class App:
             accounts=Accounts(self._store.users),
             issue=None if settings.jwt_secret is None else partial(_issue, settings),
             readiness=self._readiness,
+            handlers=handlers,
         )
         self._listener = Listener(
             routes,

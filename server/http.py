@@ -1,9 +1,10 @@
 """Plain HTTP beside the WebSocket, on the same port: probes, tokens, and who may open a socket.
 
-    GET  /ws      -> a token in `Authorization` is checked here, then the WebSocket handshake
-    GET  /livez   -> 200 while the event loop runs
-    GET  /readyz  -> 200, or 503 with the reasons
-    POST /token   -> name and password (HTTP Basic) against a token; no request body
+    GET  /ws       -> a token in `Authorization` is checked here, then the WebSocket handshake
+    GET  /livez    -> 200 while the event loop runs
+    GET  /readyz   -> 200, or 503 with the reasons
+    POST /token    -> name and password (HTTP Basic) against a token; no request body
+    GET  /methods  -> what who has a token may call; the token is in `Authorization`
 
 A browser learns nothing from a refused handshake (it reports 1006 whatever the status), so only
 what programs send is refused here; the rest is refused after the handshake, with a close code.
@@ -21,8 +22,9 @@ import structlog
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 
-from server.auth import KeysUnavailable, Unauthenticated, Verifier
+from server.auth import Identity, KeysUnavailable, Unauthenticated, Verifier
 from server.connection import Connection
+from server.handlers import Handlers
 from server.journal.log import JournalError
 from server.journal.store import User
 from server.users import Accounts, LoginRefused, TooManyLogins
@@ -59,11 +61,13 @@ class HttpRoutes:
         accounts: Accounts,
         issue: Issue | None,
         readiness: Callable[[], list[str]],
+        handlers: Handlers,
     ) -> None:
         self._verifier = verifier
         self._accounts = accounts
         self._issue = issue
         self._readiness = readiness
+        self._handlers = handlers
 
     async def __call__(self, connection: Connection, request: Request) -> Response | None:
         """Return a response, or None to go on with the WebSocket handshake."""
@@ -85,6 +89,9 @@ class HttpRoutes:
                 case "/token":
                     _check_method(request, "POST")
                     return await self._token(connection, request)
+                case "/methods":
+                    _check_method(request, "GET")
+                    return await self._methods(request)
                 case _:
                     return _json(HTTPStatus.NOT_FOUND, {"error": _NOTHING_HERE})
         except _HttpError as error:
@@ -93,14 +100,16 @@ class HttpRoutes:
     # WebSocket
 
     async def _identify(self, connection: Connection, request: Request) -> None:
-        value = _header(request, "Authorization")
-        if value is None:
-            return
+        if (value := _header(request, "Authorization")) is not None:
+            connection.identity = await self._bearer(value)
+
+    async def _bearer(self, value: str) -> Identity:
+        """Return who an `Authorization: Bearer` header is for (RFC 6750)."""
         scheme, _, token = value.partition(" ")
         if scheme.lower() != "bearer":
             raise _unauthorized("Bearer", f"use Authorization: Bearer, not {scheme[:32]!r}")
         try:
-            connection.identity = await self._verifier.verify(token.strip())
+            return await self._verifier.verify(token.strip())
         except Unauthenticated as error:
             raise _unauthorized("Bearer", str(error)) from None
         except KeysUnavailable as error:
@@ -115,6 +124,20 @@ class HttpRoutes:
                 HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": reasons}
             )
         return _json(HTTPStatus.OK, {"status": "ready"})
+
+    # Methods
+
+    async def _methods(self, request: Request) -> Response:
+        value = _header(request, "Authorization")
+        if value is None:
+            raise _unauthorized("Bearer", "send a token as Authorization: Bearer")
+        scopes = (await self._bearer(value)).scopes
+        methods = [
+            method.describe()
+            for method in self._handlers
+            if method.scope is None or method.scope in scopes
+        ]
+        return _json(HTTPStatus.OK, {"methods": methods}, {"Cache-Control": "no-store"})
 
     # Tokens
 
@@ -142,7 +165,8 @@ class HttpRoutes:
 _VERSION: Final = "13"
 _VERSION_HEADER: Final = "Sec-WebSocket-Version"
 _NOTHING_HERE: Final = (
-    "nothing is here: the WebSocket is at /ws, and there are /livez, /readyz and POST /token"
+    "nothing is here: the WebSocket is at /ws, and there are /livez, /readyz, POST /token and "
+    "/methods"
 )
 
 

@@ -15,6 +15,7 @@ from websockets.http11 import Request as HttpRequest
 from websockets.server import ServerProtocol
 
 from scripts.fuzzing.frames import REQUESTS
+from server import demo
 from server.auth import Identity, Unauthenticated, Verifier
 from server.http import HttpRoutes
 from server.keys import FixedKeys, secret_key
@@ -147,6 +148,7 @@ def routes() -> HttpRoutes:
         accounts=accounts,
         issue=lambda _user: ("token", 1.0),
         readiness=list,
+        handlers=demo.handlers,
     )
 
 
@@ -157,7 +159,7 @@ requests = st.one_of(
             b"%b %b HTTP/1.1\r\nHost: x\r\n%b: %b\r\n\r\n" % (method, path, name, value)
         ),
         st.sampled_from((b"GET", b"POST", b"OPTIONS")),
-        st.sampled_from((b"/ws", b"/token", b"/livez")) | st.binary(max_size=30),
+        st.sampled_from((b"/ws", b"/token", b"/livez", b"/methods")) | st.binary(max_size=30),
         st.sampled_from((b"Authorization", b"Origin", b"Host")),
         st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"Basic " + data),
     ),
