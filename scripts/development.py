@@ -80,6 +80,8 @@ def welcome(settings: Settings, password: str | None) -> str:
     send = [".venv/bin/queuesystem", "send", "words"]
     send += [] if usual else ["--url", url]
     lines = [f"  WebSocket  {url}"]
+    if settings.console == "on":
+        lines += [f"  console    http://{address}/"]
     if password is None:
         send += ["--token", "$TOKEN"]
     else:

@@ -25,6 +25,7 @@ from protocol import frames as wire
 from protocol.codes import CloseCode
 from server.age import AgeClock
 from server.auth import Verifier
+from server.console import console_files
 from server.files import make_room
 from server.gateway import Gateway
 from server.handlers import Handlers
@@ -203,6 +204,7 @@ class App:
             issue=None if settings.jwt_secret is None else partial(_issue, settings),
             readiness=self._readiness,
             handlers=handlers,
+            files=console_files() if settings.console == "on" else {},
         )
         self._listener = Listener(
             routes,

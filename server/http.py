@@ -5,6 +5,7 @@
     GET  /readyz   -> 200, or 503 with the reasons
     POST /token    -> name and password (HTTP Basic) against a token; no request body
     GET  /methods  -> what who has a token may call; the token is in `Authorization`
+    GET  /, ...    -> the web console, if it is on (console.py)
 
 A browser learns nothing from a refused handshake (it reports 1006 whatever the status), so only
 what programs send is refused here; the rest is refused after the handshake, with a close code.
@@ -12,7 +13,7 @@ what programs send is refused here; the rest is refused after the handshake, wit
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -24,6 +25,7 @@ from websockets.http11 import Request, Response
 
 from server.auth import Identity, KeysUnavailable, Unauthenticated, Verifier
 from server.connection import Connection
+from server.console import HEADERS, StaticFile
 from server.handlers import Handlers
 from server.journal.log import JournalError
 from server.journal.store import User
@@ -51,7 +53,7 @@ class HttpRoutes:
     """Answers requests (for listener.py).
 
     `readiness` returns why the server is not ready (nothing: it is). `issue` is None when this
-    server has no secret to sign tokens with.
+    server has no secret to sign tokens with. `files` are served to everybody, by their paths.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class HttpRoutes:
         issue: Issue | None,
         readiness: Callable[[], list[str]],
         handlers: Handlers,
+        files: Mapping[str, StaticFile],
     ) -> None:
         self._verifier = verifier
         self._accounts = accounts
         self._issue = issue
         self._readiness = readiness
         self._handlers = handlers
+        self._files = files
 
     async def __call__(self, connection: Connection, request: Request) -> Response | None:
         """Return a response, or None to go on with the WebSocket handshake."""
@@ -92,6 +96,9 @@ class HttpRoutes:
                 case "/methods":
                     _check_method(request, "GET")
                     return await self._methods(request)
+                case path if (file := self._files.get(path)) is not None:
+                    _check_method(request, "GET", "HEAD")
+                    return _file(request, file)
                 case _:
                     return _json(HTTPStatus.NOT_FOUND, {"error": _NOTHING_HERE})
         except _HttpError as error:
@@ -192,10 +199,12 @@ def _check_handshake(request: Request) -> None:
         )
 
 
-def _check_method(request: Request, allowed: str) -> None:
-    if request.method != allowed:
+def _check_method(request: Request, *allowed: str) -> None:
+    if request.method not in allowed:
         raise _HttpError(
-            HTTPStatus.METHOD_NOT_ALLOWED, f"use {allowed}, not {request.method}", Allow=allowed
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            f"use {allowed[0]}, not {request.method}",
+            Allow=", ".join(allowed),
         )
 
 
@@ -238,6 +247,19 @@ def _unauthorized(scheme: str, message: str) -> _HttpError:
 
 def _unavailable(message: str) -> _HttpError:
     return _HttpError(HTTPStatus.SERVICE_UNAVAILABLE, message, Retry_After="1")
+
+
+def _file(request: Request, file: StaticFile) -> Response:
+    """Return `file`, only its headers for HEAD, or 304 for who has it (RFC 9110 section 13.1.2)."""
+    fields = Headers({"ETag": file.etag, "Connection": "close", **HEADERS})
+    known = (_header(request, "If-None-Match") or "").split(",")
+    if file.etag in {one.strip().removeprefix("W/") for one in known}:
+        status, body = HTTPStatus.NOT_MODIFIED, b""
+    else:
+        status, body = HTTPStatus.OK, file.body
+        fields["Content-Type"] = file.content_type
+        fields["Content-Length"] = str(len(body))
+    return Response(status.value, status.phrase, fields, b"" if request.method == "HEAD" else body)
 
 
 def _json(status: HTTPStatus, body: object, headers: dict[str, str] | None = None) -> Response:

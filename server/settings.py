@@ -49,6 +49,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin_host: Annotated[_Host, Meta(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[_Port, Meta(description="port of /metrics; 0 takes a free one")] = 9465
 
+    console: Annotated[
+        Literal["on", "off"], Meta(description="whether the web console is served at /")
+    ] = "on"
+
     # What it runs, and where it keeps it
     journal: Annotated[
         _Journal, Meta(description="store of requests, results and users: sqlite or mongodb URL")

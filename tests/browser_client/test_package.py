@@ -52,3 +52,7 @@ def test_the_package_holds_what_it_names_and_nothing_else() -> None:
     assert names == {"LICENSE", "README.md", "client.d.ts", "client.js", "package.json"}
     exported = MANIFEST["exports"]["."]
     assert {exported["types"], exported["default"]} == {"./client.d.ts", "./client.js"}
+
+
+def test_the_scripts_of_the_console_have_types_that_agree() -> None:
+    run(*tool("tsc"), "--project", "tsconfig.web.json")

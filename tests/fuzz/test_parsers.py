@@ -17,6 +17,7 @@ from websockets.server import ServerProtocol
 from scripts.fuzzing.frames import REQUESTS
 from server import demo
 from server.auth import Identity, Unauthenticated, Verifier
+from server.console import console_files
 from server.http import HttpRoutes
 from server.keys import FixedKeys, secret_key
 from server.origins import Origins
@@ -149,6 +150,7 @@ def routes() -> HttpRoutes:
         issue=lambda _user: ("token", 1.0),
         readiness=list,
         handlers=demo.handlers,
+        files=console_files(),
     )
 
 
@@ -159,8 +161,8 @@ requests = st.one_of(
             b"%b %b HTTP/1.1\r\nHost: x\r\n%b: %b\r\n\r\n" % (method, path, name, value)
         ),
         st.sampled_from((b"GET", b"POST", b"OPTIONS")),
-        st.sampled_from((b"/ws", b"/token", b"/livez", b"/methods")) | st.binary(max_size=30),
-        st.sampled_from((b"Authorization", b"Origin", b"Host")),
+        st.sampled_from((b"/ws", b"/token", b"/livez", b"/methods", b"/")) | st.binary(max_size=30),
+        st.sampled_from((b"Authorization", b"Origin", b"Host", b"If-None-Match")),
         st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"Basic " + data),
     ),
 )

@@ -25,12 +25,24 @@ PATHS = [
     "/queuesystem.db",
     "/server/settings.py",
     "*",
-    "/",
+    "/index.html",
+    "/web/index.html",
+    "/server/web/console.js",
+    "/console.js/",
+    "/./console.js",
+    "/ws/../console.js",
+    "//console.js",
+    "/console%2ejs",
+    "/Console.js",
+    "/client.py",
+    "/client.d.ts",
 ]
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_no_file_is_served_whatever_the_path(server: ServerProcess, path: str) -> None:
+async def test_no_file_but_those_of_the_console_is_served_whatever_the_path(
+    server: ServerProcess, path: str
+) -> None:
     response = await exchange(server, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert status(response) == 404
     assert b"root:" not in response

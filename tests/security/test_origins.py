@@ -100,7 +100,8 @@ async def test_a_browsers_basic_login_opens_no_socket(server: ServerProcess) -> 
 
 
 async def test_no_response_invites_other_origins_to_read_it(server: ServerProcess) -> None:
-    for request in (b"GET /livez", b"POST /token", b"OPTIONS /token"):
+    requests = b"GET /livez", b"POST /token", b"OPTIONS /token", b"GET /methods", b"GET /client.js"
+    for request in requests:
         response = await exchange(
             server, request + b" HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\n\r\n"
         )
