@@ -1,6 +1,6 @@
 """Recovery: take over what earlier owners left, under a new epoch, losing nothing.
 
-    begin the own log -> seal every older one -> [listen] -> fold them, oldest first
+    begin the own log -> seal every older one -> [listen] -> fold them, newest first
     -> prepare each session -> snapshots and `claimed` entries into the own log
     -> [committed] sessions go on
 

@@ -1,12 +1,12 @@
 """The command line, checked."""
 
 import argparse
-import os
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from scripts.arguments import count, writable
 
 from .processes import MONGODB_DAEMON
 
@@ -65,7 +65,7 @@ def parse() -> Options:
     )
     parser.add_argument(
         "--kills",
-        type=_count(KILLS_MAX),
+        type=count(KILLS_MAX),
         default=100,
         metavar="N",
         help="servers to end with SIGKILL (default: %(default)s)",
@@ -79,14 +79,14 @@ def parse() -> Options:
     )
     parser.add_argument(
         "--sessions",
-        type=_count(SESSIONS_MAX),
+        type=count(SESSIONS_MAX),
         default=30,
         metavar="N",
         help="clients, each with a session at a time (default: %(default)s)",
     )
     parser.add_argument(
         "--episode",
-        type=_count(KILLS_MAX),
+        type=count(KILLS_MAX),
         default=20,
         metavar="N",
         help="kills until everything comes to rest and is checked (default: %(default)s)",
@@ -96,7 +96,7 @@ def parse() -> Options:
     )
     parser.add_argument(
         "--patience",
-        type=_count(PATIENCE_SECONDS_MAX),
+        type=count(PATIENCE_SECONDS_MAX),
         default=60,
         metavar="S",
         help="seconds without any progress that are a failure (default: %(default)s)",
@@ -108,7 +108,7 @@ def parse() -> Options:
         help="an empty directory for journal, logs and histories (default: a temporary one, "
         "kept after a violation)",
     )
-    parser.add_argument("--json", type=_writable, metavar="FILE", help="write the results to FILE")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write the results to FILE")
     values = parser.parse_args()
     if values.journal == "mongodb" and not MONGODB_DAEMON.exists():
         parser.error("--journal mongodb needs secantusdb in this environment")
@@ -117,24 +117,8 @@ def parse() -> Options:
     return Options(**vars(values))
 
 
-def _count(most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
-        return int(text)
-
-    return parse
-
-
 def _directory(text: str) -> Path:
     path = Path(text).absolute()
     if not path.is_dir() or any(path.iterdir()):
         raise argparse.ArgumentTypeError(f"{text!r} is no empty directory")
-    return path
-
-
-def _writable(text: str) -> Path:
-    path = Path(text)
-    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
     return path

@@ -4,15 +4,11 @@ import base64
 from random import Random
 from typing import Final
 
+from scripts.bench.framing import CLOSE, CONTINUATION, FIN, PING, PONG, TEXT
+
 from .mutation import mutate_bytes
 
-CONTINUATION: Final = 0x0
-TEXT: Final = 0x1
 BINARY: Final = 0x2
-CLOSE: Final = 0x8
-PING: Final = 0x9
-PONG: Final = 0xA
-FIN: Final = 0x80
 
 HANDSHAKE: Final = (
     b"GET /ws HTTP/1.1\r\nHost: fuzz\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -1,7 +1,6 @@
 """The command line, checked: every value has its unit and its bounds here."""
 
 import argparse
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from protocol.codec import encode
+from scripts.arguments import count, writable
 
 from .websocket import PORTS
 
@@ -114,14 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     load = parser.add_argument_group("how much")
     load.add_argument(
         "--connections",
-        type=_count(CONNECTIONS_MAX),
+        type=count(CONNECTIONS_MAX),
         default=50,
         metavar="N",
         help="connections, each with a session of its own (default: %(default)s)",
     )
     load.add_argument(
         "--window",
-        type=_count(WINDOW_MAX),
+        type=count(WINDOW_MAX),
         default=16,
         metavar="N",
         help="unfinished requests of a connection (default: %(default)s)",
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     load.add_argument(
         "--processes",
-        type=_count(PROCESSES_MAX),
+        type=count(PROCESSES_MAX),
         default=1,
         metavar="N",
         help="split connections and rate over processes (default: %(default)s)",
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the random times to wait before connecting again (default: %(default)s)",
     )
     out = parser.add_argument_group("output")
-    out.add_argument("--json", type=_writable, metavar="FILE", help="write the results to FILE")
+    out.add_argument("--json", type=writable, metavar="FILE", help="write the results to FILE")
     out.add_argument(
         "--plot", type=_plot, metavar="FILE", help="draw the results to FILE (.svg or .html)"
     )
@@ -186,15 +186,6 @@ def _url(text: str) -> str:
     if url.scheme not in PORTS or not url.hostname or port is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no URL such as ws://127.0.0.1:8765/ws")
     return text
-
-
-def _count(most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
-        return int(text)
-
-    return parse
 
 
 def _number(most: float, *, zero: bool = False) -> Callable[[str], float]:
@@ -228,15 +219,7 @@ def _certificates(text: str) -> Path:
     return Path(text)
 
 
-def _writable(text: str) -> Path:
-    """Refuse before the run, not after it, what cannot be written."""
-    path = Path(text)
-    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
-    return path
-
-
 def _plot(text: str) -> Path:
     if not text.endswith(PLOT_SUFFIXES):
         raise argparse.ArgumentTypeError(f"{text!r} does not end with .svg or .html")
-    return _writable(text)
+    return writable(text)

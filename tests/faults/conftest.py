@@ -1,9 +1,11 @@
 """The machine that faults come from; longer variants of these tests, by options."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.faults.server import FaultyServer
 from tests.faults.shim import Machine
 
 
@@ -16,3 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def machine(tmp_path: Path) -> Machine:
     """What a server of the test can be made to meet."""
     return Machine(tmp_path)
+
+
+@pytest.fixture
+def server(machine: Machine, tmp_path: Path) -> Iterator[FaultyServer]:
+    """A server on that machine, unless a module has its own."""
+    server = FaultyServer(tmp_path, variables=machine.environment)
+    server.start()
+    yield server
+    server.close()

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +11,6 @@ from tests.raw import online, raw
 from tests.server_process import token
 
 HOUR = 3600
-
-
-@pytest.fixture
-def server(machine: Machine, tmp_path: Path) -> Iterator[FaultyServer]:
-    server = FaultyServer(tmp_path, variables=machine.environment)
-    server.start()
-    yield server
-    server.close()
 
 
 def token_at(offset: int) -> str:

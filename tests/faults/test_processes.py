@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,14 +12,6 @@ import pytest
 from tests.faults.server import POLL_SECONDS, FaultyServer
 from tests.faults.shim import Machine
 from tests.raw import RawClient, online
-
-
-@pytest.fixture
-def server(machine: Machine, tmp_path: Path) -> Iterator[FaultyServer]:
-    server = FaultyServer(tmp_path, variables=machine.environment)
-    server.start()
-    yield server
-    server.close()
 
 
 async def logged(server: FaultyServer, event: str) -> None:

@@ -6,17 +6,8 @@ A case is what a client sends, and what an echo server must answer. Written from
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.network.wire import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    close_payload,
-    frame,
-)
+from scripts.bench.framing import CLOSE, CONTINUATION, PING, PONG, TEXT
+from tests.network.wire import BINARY, Frame, close_payload, frame
 
 LIMIT_BYTES = 2**20
 """The largest message of the echo server."""

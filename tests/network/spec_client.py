@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from tests.network.wire import CLOSE, HANDSHAKE, PING, PONG, TEXT, Wire, close_payload, dialled
+from scripts.bench.framing import CLOSE, PING, PONG, TEXT
+from tests.network.wire import HANDSHAKE, Wire, close_payload, dialled
 from tests.server_process import token
 
 Fields = dict[str, Any]

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from scripts.bench.framing import PING, TEXT
 from tests.network.conftest import complaints
-from tests.network.wire import KEY, PING, TEXT, dialled, frame, request
+from tests.network.wire import KEY, dialled, frame, request
 from tests.raw import online
 from tests.server_process import ServerProcess, token
 

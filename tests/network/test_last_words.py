@@ -3,7 +3,8 @@
 import json
 
 from protocol.client import connect
-from tests.network.wire import CLOSE, TEXT, close_payload, frame, opened
+from scripts.bench.framing import CLOSE, TEXT
+from tests.network.wire import close_payload, frame, opened
 from tests.server_process import ServerProcess, token, unique
 
 

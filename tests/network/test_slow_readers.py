@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from scripts.bench.framing import PING
 from tests.network.conftest import ask
-from tests.network.wire import PING, Wire, frame
+from tests.network.wire import Wire, frame
 from tests.raw import online
 from tests.server_process import ServerProcess, token, unique
 

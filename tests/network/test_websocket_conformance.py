@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bench.framing import CLOSE, PONG, TEXT
 from tests.network.conformance import CASES, LIMIT_BYTES, NORMAL, Case
-from tests.network.wire import CLOSE, PONG, TEXT, Frame, close_payload, frame, opened
+from tests.network.wire import Frame, close_payload, frame, opened
 
 ROOT = Path(__file__).parents[2]
 

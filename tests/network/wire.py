@@ -8,14 +8,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
+from scripts.bench.framing import TEXT
 from tests.server_process import token
 
-CONTINUATION: Final = 0x0
-TEXT: Final = 0x1
 BINARY: Final = 0x2
-CLOSE: Final = 0x8
-PING: Final = 0x9
-PONG: Final = 0xA
 
 MASK: Final = b"\x1b\x80\xff\x0a"
 KEY: Final = base64.b64encode(b"sixteen bytes ok").decode()

@@ -9,8 +9,9 @@ import pytest
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from scripts.bench.framing import CLOSE, CONTINUATION, PING, PONG, TEXT
 from server.connection import Connection
-from tests.network.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, request
+from tests.network.wire import frame, request
 
 END = b""
 """The end of the stream, in what is written."""
