@@ -216,7 +216,8 @@ class Row {
     const parts = [`${verb} ${duration(started - this.#sentAt)}`];
     if (this.#startedAt) parts.push(`${this.ended ? "ran" : "runs"} ${duration(now - started)}`);
     if (this.count) parts.push(counted(this.count, "result"));
-    show(this.#parts.times, parts.join(" · "));
+    // A line is broken between them only.
+    show(this.#parts.times, parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" · "));
   }
 }
 

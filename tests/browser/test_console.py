@@ -129,7 +129,7 @@ def test_results_are_shown_while_the_request_runs(tab: Tab, gate: Path) -> None:
     tab.expect_state(1, "done")
     assert tab.results(1) == ["to", "be", "or"]
     expect(tab.row(1).locator(".times")).to_have_text(
-        re.compile(r"waited \d.* · ran \d.* · 3 results")
+        re.compile(r"waited\s\d.* · ran\s\d.* · 3\sresults")
     )
 
 
