@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from .capacity import Capacity
 from .commit import Commit
 from .context import Context, Sizes
 from .features import Features
@@ -20,6 +21,7 @@ SCENARIOS: Final[dict[str, Callable[[Context], Scenario]]] = {
     "throughput": Throughput,
     "round_trip": RoundTrip,
     "memory": Memory,
+    "capacity": Capacity,
     "storm": Storm,
     "streaming": Streaming,
     "restart": Restart,
