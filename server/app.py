@@ -25,11 +25,13 @@ from protocol import frames as wire
 from protocol.codes import CloseCode
 from server.age import AgeClock
 from server.auth import Verifier
+from server.connection import Connection
 from server.console import console_files
+from server.exposition import expose
 from server.files import make_room
 from server.gateway import Gateway
 from server.handlers import Handlers
-from server.http import HttpRoutes
+from server.http import AdminRoutes, HttpRoutes
 from server.journal.checkpoint import Checkpointer
 from server.journal.committer import Committer
 from server.journal.entries import Stopped
@@ -40,12 +42,15 @@ from server.journal.store import Store, User
 from server.keys import looks_guessable
 from server.listener import LISTEN_BACKLOG, Listener
 from server.loading import load_handlers
+from server.loop_lag import LoopLag
+from server.metrics import Parts, Recovery, new_registry
 from server.origins import Origins
 from server.pools import Pools
+from server.readiness import Readiness, Unready
 from server.recovery import new_owner, recover, seal_older
 from server.session import Limits, Memory, Rules
 from server.sessions import Sessions
-from server.settings import Settings, SettingsError
+from server.settings import PREFIX, Settings, SettingsError
 from server.tokens import issue_token
 from server.users import Accounts
 from server.worker import Runtime
@@ -53,6 +58,8 @@ from server.worker import Runtime
 GC_THRESHOLDS: Final = (5_000, 20, 20)
 SWEEP_SECONDS: Final = 1.0
 PROJECT_SECONDS: Final = 1.0
+ADMIN_SOCKETS_MAX: Final = 64
+"""Connections of the admin port: scrapers and probes, each for a moment."""
 RECONNECT_SPREAD_SECONDS: Final = 3.0
 """Clients told to go away come back spread over so many seconds."""
 FLUSH_SECONDS: Final = 5.0
@@ -86,7 +93,12 @@ class App:
         self._sessions: Sessions
         self._gateway: Gateway
         self._pools: Pools
+        self._runtime: Runtime
+        self._checkpointer: Checkpointer | None = None
+        self._recovery = Recovery()
+        self._loop_lag = LoopLag()
         self._listener: Listener
+        self._admin: Listener
 
     async def run(self) -> int:
         """Start, serve, drain and stop; return 0 after an orderly stop, 1 after a failure."""
@@ -123,16 +135,17 @@ class App:
         await self._committer.begin()
         self._spawn(self._committer.run(), "committer")
         self._pools = Pools()
-        runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)
+        self._runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)
         self._projector = Projector(self._store, owner, lambda: self._committer.told_seq)
         rules = self._rules(handlers, owner)
         self._sessions = Sessions(
-            rules, runtime, settings.max_sessions, settings.max_sessions_per_subject
+            rules, self._runtime, settings.max_sessions, settings.max_sessions_per_subject
         )
         older = await seal_older(self._store.log, owner)
-        await self._listen(verifier, origins, handlers)
+        await self._listen(verifier, origins, handlers, rules.memory)
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
+        self._spawn(self._loop_lag.run(), "loop_lag")
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._on_signal)
@@ -140,7 +153,10 @@ class App:
             # The terminal was closed. That may come twice, and with a SIGTERM: never at once.
             loop.add_signal_handler(signal.SIGHUP, self._stopping.set)
         _log.info(
-            "serving", url=f"ws://{settings.host}:{self.port}/ws", journal=_hide(settings.journal)
+            "serving",
+            url=f"ws://{settings.host}:{self.port}/ws",
+            admin=f"http://{settings.admin_host}:{self._admin.port}",
+            journal=_hide(settings.journal),
         )
 
     @property
@@ -175,17 +191,23 @@ class App:
         for state in states:
             unfinished += self._sessions.recover(state).session.unfinished
         self._sessions.recovered.set()
+        seconds = time.perf_counter() - started
+        self._recovery.seconds = seconds
+        self._recovery.sessions = len(states)
+        self._recovery.requests = unfinished
         if older:
             _log.info(
                 "recovered",
                 sessions=len(states),
                 unfinished=unfinished,
                 logs=len(older),
-                seconds=round(time.perf_counter() - started, 3),
+                seconds=round(seconds, 3),
             )
         self._spawn(self._keep_journal([info.owner for info in older]), "journal_keeper")
 
-    async def _listen(self, verifier: Verifier, origins: Origins, handlers: Handlers) -> None:
+    async def _listen(
+        self, verifier: Verifier, origins: Origins, handlers: Handlers, memory: Memory
+    ) -> None:
         settings = self.settings
         max_connections = make_room(settings.max_connections)
         self._gateway = Gateway(
@@ -213,15 +235,45 @@ class App:
             max_message_bytes=settings.max_message_bytes,
             max_connections=max_connections,
         )
-        await self._listener.start(settings.host, settings.port)
+        registry = new_registry(
+            Parts(
+                settings=settings,
+                version=version("queuesystem"),
+                max_connections=max_connections,
+                readiness=self._readiness,
+                memory=memory,
+                sessions=self._sessions,
+                runtime=self._runtime,
+                pools=self._pools,
+                committer=self._committer,
+                projector=self._projector,
+                checkpointer=lambda: self._checkpointer,
+                recovery=self._recovery,
+                verifier=verifier,
+                gateway=self._gateway,
+                listener=self._listener,
+                loop_lag=self._loop_lag,
+            )
+        )
+        self._admin = Listener(
+            AdminRoutes(metrics=partial(expose, registry), readiness=self._readiness),
+            _no_websocket,
+            open_timeout_seconds=settings.auth_timeout,
+            max_message_bytes=settings.max_message_bytes,
+            max_connections=0,
+            spare_connections=ADMIN_SOCKETS_MAX,
+        )
+        # Before the public port: who cannot be watched serves nobody.
+        await _open(self._admin, settings.admin_host, settings.admin_port, "ADMIN_PORT")
+        await _open(self._listener, settings.host, settings.port, "PORT")
 
-    def _readiness(self) -> list[str]:
-        reasons: list[str] = []
+    def _readiness(self) -> Readiness:
+        reasons: list[Unready] = []
         if self._draining:
-            reasons.append("draining")
+            reasons.append(Unready.DRAINING)
         if not self._committer.available:
-            reasons.append("journal_unavailable")
-        return reasons
+            reasons.append(Unready.JOURNAL_UNAVAILABLE)
+        return Readiness(reasons, recovering=not self._sessions.recovered.is_set())
 
     # Serve
 
@@ -253,6 +305,7 @@ class App:
             await asyncio.sleep(SWEEP_SECONDS)
             self._gateway.sweep()
             self._listener.sweep()
+            self._admin.sweep()
             self._committer.sweep()
             before = self._age_clock() - settings.result_ttl
             self._sessions.sweep(settings.session_ttl, before)
@@ -263,6 +316,7 @@ class App:
         committer = self._committer
         projector = self._projector
         checkpointer = Checkpointer(store, committer, projector, self.settings.checkpoint_bytes)
+        self._checkpointer = checkpointer
         projected = 0
         expire_at = 0.0
         while True:
@@ -308,6 +362,8 @@ class App:
         else:
             self._listener.stop_accepting()
         await self._listener.close_all(CloseCode.RESTART, "restart: come back soon")
+        self._admin.stop_accepting()
+        await self._admin.close_all(CloseCode.RESTART, "")
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -315,6 +371,20 @@ class App:
         await self._pools.close()
         await self._store.close()
         _log.info("stopped")
+
+
+async def _no_websocket(_: Connection) -> None:
+    """Serve nobody: AdminRoutes answers every request, so that none becomes a WebSocket."""
+
+
+async def _open(listener: Listener, host: str, port: int, setting: str) -> None:
+    """Listen, or raise OSError with what to change."""
+    try:
+        await listener.start(host, port)
+    except OSError as error:
+        name = f"{PREFIX}{setting}"
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot listen on {host} port {port}, see {name}: {reason}") from error
 
 
 def _origins(settings: Settings) -> Origins:

@@ -12,9 +12,10 @@ Errors, whose texts never quote the token:
     KeysUnavailable   it cannot be told now: the same token may be taken later
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import jwt
 from jwt.exceptions import InvalidSubjectError
@@ -25,7 +26,14 @@ from server.keys import FixedKeys, Key, KeySource, pem_key, secret_key
 from server.scopes import are_scopes
 from server.settings import Settings, SettingsError
 
-__all__ = ["REFRESH_GRACE_SECONDS", "Identity", "KeysUnavailable", "Unauthenticated", "Verifier"]
+__all__ = [
+    "REFRESH_GRACE_SECONDS",
+    "AuthFailure",
+    "Identity",
+    "KeysUnavailable",
+    "Unauthenticated",
+    "Verifier",
+]
 
 REFRESH_GRACE_SECONDS: Final = 25.0
 """How long a connection outlives its token, for a refresh that is on its way."""
@@ -38,6 +46,14 @@ EXP_MAX: Final = 253_402_300_800
 _BAD_SUBJECT: Final = (
     f"`sub` of the token must be 1 to {SUBJECT_CHARACTERS_MAX} printable characters"
 )
+
+
+AuthFailure = Literal[
+    "expired", "invalid", "keys_unavailable", "missing", "subject", "origin", "login",
+    "login_throttled",
+]  # fmt: skip
+"""Why somebody was not let in: of tokens, the first four; `subject` is a refresh for somebody
+else."""
 
 
 class Identity(Struct, frozen=True):
@@ -57,7 +73,10 @@ class Unauthenticated(Exception):
 
 
 class Verifier:
-    """Checks tokens against the keys of all `sources`, in their order."""
+    """Checks tokens against the keys of all `sources`, in their order.
+
+    `failures` counts what was refused: tokens here, the rest by who asked for it.
+    """
 
     def __init__(
         self,
@@ -67,6 +86,7 @@ class Verifier:
         issuer: str | None,
         leeway_seconds: float,
     ) -> None:
+        self.failures: Counter[AuthFailure] = Counter()
         self._sources = tuple(sources)
         self._audience = audience
         self._issuer = issuer
@@ -102,6 +122,16 @@ class Verifier:
 
         Raises Unauthenticated and KeysUnavailable.
         """
+        try:
+            return await self._verify(token)
+        except Unauthenticated as error:
+            self.failures["expired" if error.expired else "invalid"] += 1
+            raise
+        except KeysUnavailable:
+            self.failures["keys_unavailable"] += 1
+            raise
+
+    async def _verify(self, token: str) -> Identity:
         algorithm, kid = _read_header(token)
         for source in self._sources:
             for key in await source.find(algorithm, kid):

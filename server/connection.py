@@ -9,7 +9,7 @@ asyncio layer has a task, a lock and queues for each. Everything here runs in th
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from http import HTTPStatus
 from typing import Final, Protocol, cast
 
@@ -33,6 +33,25 @@ CLOSE_SECONDS: Final = 8.0
 _log = structlog.get_logger(__name__)
 
 
+class Traffic:
+    """What goes through all connections of a listener, in plain numbers.
+
+    `received_bytes` and `sent_bytes` are all that TCP carries, `received` and `sent` WebSocket
+    messages. `paused` is how many peers let data wait now. `closed` counts WebSockets that ended,
+    by the code of the close frame that came first; 1006 when there was none.
+    """
+
+    __slots__ = ("closed", "paused", "received", "received_bytes", "sent", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.sent = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.paused = 0
+        self.closed: Counter[int] = Counter()
+
+
 class ConnectionLost(Exception):
     """The connection ended before what was waited for."""
 
@@ -41,6 +60,7 @@ class Host(Protocol):
     """Who answers requests (listener.py). `max_message_bytes` bounds the messages of sessions."""
 
     max_message_bytes: int
+    traffic: Traffic
 
     def requested(self, connection: "Connection", request: Request) -> None:
         """Take the one HTTP request of `connection`."""
@@ -92,7 +112,9 @@ class Connection(asyncio.Protocol):
         "_pong",
         "_protocol",
         "_receiver",
+        "_traffic",
         "_transport",
+        "_upgraded",
         "_waiter",
         "early",
         "identity",
@@ -124,6 +146,8 @@ class Connection(asyncio.Protocol):
         # before it closed does, in the same packet too.
         self._closing = False
         self._host = host
+        self._traffic = host.traffic
+        self._upgraded = False
         self._protocol = protocol
         self._loop = loop
         self._transport: asyncio.Transport
@@ -162,6 +186,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.seen_at = self._loop.time()
         self.pinged = False
+        self._traffic.received_bytes += len(data)
         if self._head_end is not None:
             data = self._head(self._head_end, data)
         elif self._answering:
@@ -186,6 +211,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self._upgraded:
+            self._traffic.closed[self._close_code()] += 1
+        if self.paused_since is not None:
+            self._traffic.paused -= 1
         self._protocol.receive_eof()
         self._cancel_cut_off()
         if self._waiter is not None and not self._waiter.done():
@@ -201,14 +230,22 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused_since = self._loop.time()
+        self._traffic.paused += 1
 
     def resume_writing(self) -> None:
         self.paused_since = None
+        self._traffic.paused -= 1
         if self._pong is not None and self.open:
             self._transport.write(self._pong)
         self._pong = None
         if self._receiver is not None:
             self._receiver.resumed()
+
+    def _close_code(self) -> int:
+        theirs, ours = self._protocol.close_rcvd, self._protocol.close_sent
+        if ours is not None and (theirs is None or not self._protocol.close_rcvd_then_sent):
+            return int(ours.code)
+        return int(theirs.code if theirs is not None else WebSocketCode.ABNORMAL_CLOSURE)
 
     def _head(self, before: bytes, data: bytes) -> bytes:
         """Return `data` up to the end of the request; `before` is what came of it, or its end."""
@@ -241,6 +278,7 @@ class Connection(asyncio.Protocol):
     def _message(self, is_text: bool, data: bytes) -> None:
         if self._closing:
             return  # nobody listens any more
+        self._traffic.received += 1
         message: str | bytes = data
         if is_text:
             try:
@@ -318,10 +356,13 @@ class Connection(asyncio.Protocol):
             return
         if response.status_code == 101:
             self._answering = False
+            self._upgraded = True
             self._protocol.send_response(response)
             self._write()
         else:
-            self._transport.write(response.serialize())
+            data = response.serialize()
+            self._traffic.sent_bytes += len(data)
+            self._transport.write(data)
             self._half_close()
 
     def accept(self, request: Request) -> Response:
@@ -336,6 +377,7 @@ class Connection(asyncio.Protocol):
         """Send `message` as text; nothing happens when the connection is not open."""
         if self.open:
             self._protocol.send_text(message)
+            self._traffic.sent += 1
             self._write()
 
     def ping(self) -> None:
@@ -374,6 +416,7 @@ class Connection(asyncio.Protocol):
                 # end (RFC 6455 section 5.5.3).
                 self._pong = data
             else:
+                self._traffic.sent_bytes += len(data)
                 self._transport.write(data)
 
     def _half_close(self) -> None:

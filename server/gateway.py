@@ -7,8 +7,9 @@ other; the session goes on without it.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 from websockets.datastructures import Headers
@@ -33,11 +34,23 @@ _SLOW: Final = "slow_consumer: read faster, then resume"
 _log = structlog.get_logger(__name__)
 
 
-class Refusal(Exception):
-    """This connection is to be closed with `code`; the text names the error and what to do."""
+Handshake = Literal["welcomed", "refused", "lost"]
+"""What became of a WebSocket: `lost` is gone before its welcome."""
+LIMITS: Final = ("connections", "sessions", "sessions_per_subject")
+"""The limits that keep connections out, by the names of Gateway.rejected."""
 
-    def __init__(self, code: CloseCode, error: ErrorCode | str, message: str) -> None:
+
+class Refusal(Exception):
+    """This connection is to be closed with `code`; the text names the error and what to do.
+
+    `limit` is which of LIMITS kept it out, if one did.
+    """
+
+    def __init__(
+        self, code: CloseCode, error: ErrorCode | str, message: str, *, limit: str = ""
+    ) -> None:
         super().__init__(message)
+        self.limit = limit
         self.code = code
         self.error = error
 
@@ -49,7 +62,11 @@ class Refusal(Exception):
 
 
 class Gateway:
-    """All connections of this process that have a session."""
+    """All connections of this process that have a session.
+
+    What it counts since its start: `handshakes` by what became of them, `rejected` connections by
+    the limit that kept them out, `slow_consumers` that were closed, and `takeovers`.
+    """
 
     def __init__(
         self,
@@ -71,6 +88,10 @@ class Gateway:
         self._slow_consumer_timeout_seconds = slow_consumer_timeout_seconds
         self._outbox_bytes = outbox_bytes
         self._max_connections = max_connections
+        self.handshakes: Counter[Handshake] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.slow_consumers = 0
+        self.takeovers = 0
         self._links: dict[str, Link] = {}
         self._greeting = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,6 +101,13 @@ class Gateway:
     def links(self) -> list["Link"]:
         """The live connections that have a session."""
         return list(self._links.values())
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def outbox_bytes(self) -> int:
+        """Return how many bytes wait to be sent on all of them: a look at each."""
+        return sum(link.outbox.size for link in self._links.values())
 
     async def serve(self, connection: Connection) -> None:
         """Take `connection` from hello to welcome; from then on its messages are taken."""
@@ -91,11 +119,15 @@ class Gateway:
             if hello.session is not None:
                 await self._sessions.recovered.wait()
             self._link(connection, hello, identity)
+            self.handshakes["welcomed"] += 1
         except Refusal as refused:
+            self.handshakes["refused"] += 1
+            if refused.limit:
+                self.rejected[refused.limit] += 1
             _log.info("refused", code=int(refused.code), reason=refused.reason)
             connection.close(refused.code, refused.reason)
         except ConnectionLost:
-            pass  # gone before it had a session
+            self.handshakes["lost"] += 1  # gone before it had a session
         finally:
             self._greeting -= 1
 
@@ -111,10 +143,14 @@ class Gateway:
     def _check_admission(self, connection: Connection) -> None:
         if len(self._links) + self._greeting > self._max_connections:
             raise Refusal(
-                CloseCode.OVERLOADED, ErrorCode.OVERLOADED, "too many connections: come back later"
+                CloseCode.OVERLOADED,
+                ErrorCode.OVERLOADED,
+                "too many connections: come back later",
+                limit="connections",
             )
         headers = connection.request.headers if connection.request is not None else Headers()
         if not self._origins.allows(headers.get("Origin"), headers.get("Host")):
+            self._verifier.failures["origin"] += 1
             raise Refusal(
                 CloseCode.FORBIDDEN, ErrorCode.FORBIDDEN, "this origin is not allowed here"
             )
@@ -148,6 +184,7 @@ class Gateway:
         if hello.token is None:
             if connection.identity is not None:
                 return connection.identity
+            self._verifier.failures["missing"] += 1
             raise Refusal(
                 CloseCode.UNAUTHENTICATED,
                 ErrorCode.UNAUTHENTICATED,
@@ -176,10 +213,14 @@ class Gateway:
                 CloseCode.TOO_MANY_CONNECTIONS,
                 ErrorCode.OVERLOADED,
                 "your subject has too many sessions: resume one, or end some with bye",
+                limit="sessions_per_subject",
             ) from None
         except TooManySessions:
             raise Refusal(
-                CloseCode.OVERLOADED, ErrorCode.OVERLOADED, "too many sessions: come back later"
+                CloseCode.OVERLOADED,
+                ErrorCode.OVERLOADED,
+                "too many sessions: come back later",
+                limit="sessions",
             ) from None
         return seat, None if hello.session is None else "unknown_session"
 
@@ -188,6 +229,7 @@ class Gateway:
         older = self._links.get(session_id)
         self._links[session_id] = link
         if older is not None:
+            self.takeovers += 1
             older.seat.session.detach(older.outbox)
             older.outbox.close()  # its end may take long, and nobody shall wait for its room
             self.close(
@@ -265,6 +307,7 @@ class Gateway:
     async def _authorize(self, link: "Link", refresh: wire.Refresh) -> None:
         identity = await self._verify(refresh.token)
         if identity.subject != link.identity.subject:
+            self._verifier.failures["subject"] += 1
             raise Refusal(
                 CloseCode.FORBIDDEN, ErrorCode.FORBIDDEN, "refresh: the token has another subject"
             )
@@ -307,6 +350,7 @@ class Gateway:
     def close(self, link: "Link", code: CloseCode, reason: str) -> None:
         """Close the connection of `link`, behind what can still be sent."""
         if link.connection.open:
+            self.slow_consumers += code is CloseCode.SLOW_CONSUMER
             _log.info("closing", session=link.session.state.id, code=int(code), reason=reason)
             link.flush()
             link.connection.close(code, reason)

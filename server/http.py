@@ -26,9 +26,11 @@ from websockets.http11 import Request, Response
 from server.auth import Identity, KeysUnavailable, Unauthenticated, Verifier
 from server.connection import Connection
 from server.console import HEADERS, StaticFile
+from server.exposition import Exposition
 from server.handlers import Handlers
 from server.journal.log import JournalError
 from server.journal.store import User
+from server.readiness import Readiness
 from server.users import Accounts, LoginRefused, TooManyLogins
 
 TOKEN_NAMES: Final = frozenset({"token", "access_token", "jwt", "authorization"})
@@ -52,7 +54,7 @@ class _HttpError(Exception):
 class HttpRoutes:
     """Answers requests (for listener.py).
 
-    `readiness` returns why the server is not ready (nothing: it is). `issue` is None when this
+    `readiness` tells whether the server is ready. `issue` is None when this
     server has no secret to sign tokens with. `files` are served to everybody, by their paths.
     """
 
@@ -62,7 +64,7 @@ class HttpRoutes:
         verifier: Verifier,
         accounts: Accounts,
         issue: Issue | None,
-        readiness: Callable[[], list[str]],
+        readiness: Callable[[], Readiness],
         handlers: Handlers,
         files: Mapping[str, StaticFile],
     ) -> None:
@@ -86,10 +88,10 @@ class HttpRoutes:
                     return None
                 case "/livez":
                     _check_method(request, "GET")
-                    return _json(HTTPStatus.OK, {"status": "live"})
+                    return _live(request)
                 case "/readyz":
                     _check_method(request, "GET")
-                    return self._ready()
+                    return _ready(request, self._readiness())
                 case "/token":
                     _check_method(request, "POST")
                     return await self._token(connection, request)
@@ -122,21 +124,12 @@ class HttpRoutes:
         except KeysUnavailable as error:
             raise _unavailable(str(error)) from None
 
-    # Probes
-
-    def _ready(self) -> Response:
-        reasons = self._readiness()
-        if reasons:
-            return _json(
-                HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": reasons}
-            )
-        return _json(HTTPStatus.OK, {"status": "ready"})
-
     # Methods
 
     async def _methods(self, request: Request) -> Response:
         value = _header(request, "Authorization")
         if value is None:
+            self._verifier.failures["missing"] += 1
             raise _unauthorized("Bearer", "send a token as Authorization: Bearer")
         scopes = (await self._bearer(value)).scopes
         methods = [
@@ -156,9 +149,11 @@ class HttpRoutes:
         try:
             user = await self._accounts.login(name, password, address)
         except LoginRefused as error:
+            self._verifier.failures["login"] += 1
             _log.info("login_refused", address=address)
             raise _unauthorized("Basic", str(error)) from None
         except TooManyLogins as error:
+            self._verifier.failures["login_throttled"] += 1
             wait = str(max(1, math.ceil(error.retry_after_seconds)))
             raise _HttpError(HTTPStatus.TOO_MANY_REQUESTS, str(error), Retry_After=wait) from None
         except JournalError as error:
@@ -169,11 +164,77 @@ class HttpRoutes:
         return _json(HTTPStatus.OK, body, {"Cache-Control": "no-store"})  # RFC 6749 section 5.1
 
 
+class AdminRoutes:
+    """Answers requests on the admin port, which has no WebSocket, no tokens and no secrets.
+
+    GET  /metrics          -> what `metrics` makes for these `Accept` and `Accept-Encoding`
+    GET  /livez, /readyz   -> as on the public port
+    """
+
+    def __init__(
+        self,
+        *,
+        metrics: Callable[[str, str], Exposition],
+        readiness: Callable[[], Readiness],
+    ) -> None:
+        self._metrics = metrics
+        self._readiness = readiness
+
+    async def __call__(self, connection: Connection, request: Request) -> Response:
+        """Return a response."""
+        try:
+            match _split(request.path).path:
+                case "/metrics":
+                    _check_method(request, "GET", "HEAD")
+                    return self._exposition(request)
+                case "/livez":
+                    _check_method(request, "GET", "HEAD")
+                    return _live(request)
+                case "/readyz":
+                    _check_method(request, "GET", "HEAD")
+                    return _ready(request, self._readiness())
+                case _:
+                    return _json(HTTPStatus.NOT_FOUND, {"error": _ADMIN_NOTHING_HERE})
+        except _HttpError as error:
+            return _json(error.status, {"error": str(error)}, error.headers)
+
+    def _exposition(self, request: Request) -> Response:
+        made = self._metrics(
+            ",".join(request.headers.get_all("Accept")),
+            ",".join(request.headers.get_all("Accept-Encoding")),
+        )
+        fields = Headers(
+            {
+                "Content-Length": str(len(made.body)),
+                "Connection": "close",
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "no-store",
+                "Vary": "Accept, Accept-Encoding",
+                **made.headers,
+            }
+        )
+        return _without_body_for_head(request, HTTPStatus.OK, fields, made.body)
+
+
+def _live(request: Request) -> Response:
+    return _json(HTTPStatus.OK, {"status": "live"}, request=request)
+
+
+def _ready(request: Request, readiness: Readiness) -> Response:
+    body = readiness.as_json()
+    if readiness.reasons:
+        return _json(HTTPStatus.SERVICE_UNAVAILABLE, body, request=request)
+    return _json(HTTPStatus.OK, body, request=request)
+
+
 _VERSION: Final = "13"
 _VERSION_HEADER: Final = "Sec-WebSocket-Version"
 _NOTHING_HERE: Final = (
     "nothing is here: the WebSocket is at /ws, and there are /livez, /readyz, POST /token and "
     "/methods"
+)
+_ADMIN_NOTHING_HERE: Final = (
+    "nothing is here: this is the admin port, with /metrics, /livez and /readyz"
 )
 
 
@@ -259,10 +320,22 @@ def _file(request: Request, file: StaticFile) -> Response:
         status, body = HTTPStatus.OK, file.body
         fields["Content-Type"] = file.content_type
         fields["Content-Length"] = str(len(body))
+    return _without_body_for_head(request, status, fields, body)
+
+
+def _without_body_for_head(
+    request: Request, status: HTTPStatus, fields: Headers, body: bytes
+) -> Response:
     return Response(status.value, status.phrase, fields, b"" if request.method == "HEAD" else body)
 
 
-def _json(status: HTTPStatus, body: object, headers: dict[str, str] | None = None) -> Response:
+def _json(
+    status: HTTPStatus,
+    body: object,
+    headers: dict[str, str] | None = None,
+    request: Request | None = None,
+) -> Response:
+    """Return `body` as JSON; only its headers when `request` is one for HEAD."""
     data = msgspec.json.encode(body) + b"\n"
     fields = Headers(
         {
@@ -273,4 +346,6 @@ def _json(status: HTTPStatus, body: object, headers: dict[str, str] | None = Non
             **(headers or {}),
         }
     )
+    if request is not None and request.method == "HEAD":
+        data = b""
     return Response(status.value, status.phrase, fields, data)

@@ -5,7 +5,7 @@
 A connection has a task only until it is being served; from then on it is called.
 
 More than `max_connections` are still told that they are too many (by `serve`), more than
-SPARE_CONNECTIONS beyond are cut off without a word: before any byte of theirs is read.
+`spare_connections` beyond are cut off without a word: before any byte of theirs is read.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 
 from protocol.codes import CloseCode
 from protocol.frames import SUBPROTOCOL
-from server.connection import HELLO_BYTES_MAX, Connection
+from server.connection import HELLO_BYTES_MAX, Connection, Traffic
 
 LISTEN_BACKLOG: Final = 4096
 """asyncio's own 100 turns a reconnect storm into SYN retries of a second each."""
@@ -41,7 +41,7 @@ class Listener:
 
     `routes` answers requests, or returns None for what may become a WebSocket; `serve` takes over
     the connections that did. A connection whose request has not come after `open_timeout_seconds`
-    is cut off.
+    is cut off. `cut_off` counts those that were one too many.
     """
 
     def __init__(
@@ -52,14 +52,17 @@ class Listener:
         open_timeout_seconds: float,
         max_message_bytes: int,
         max_connections: int = 20_000,
+        spare_connections: int = SPARE_CONNECTIONS,
     ) -> None:
         self.connections: set[Connection] = set()
+        self.traffic = Traffic()
+        self.cut_off = 0
         self.max_message_bytes = max_message_bytes
         self._routes = routes
         self._serve = serve
         self._open_timeout_seconds = open_timeout_seconds
-        self._max_sockets = max_connections + SPARE_CONNECTIONS
-        self._cut_off = 0
+        self._max_sockets = max_connections + spare_connections
+        self._cut_off_logged = 0
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -92,9 +95,9 @@ class Listener:
 
     def sweep(self) -> None:
         """Ping who was silent, cut off who stays silent; called every second."""
-        if self._cut_off:
-            _log.warning("connections_cut_off", count=self._cut_off, open=len(self.connections))
-            self._cut_off = 0
+        if count := self.cut_off - self._cut_off_logged:
+            _log.warning("connections_cut_off", count=count, open=len(self.connections))
+            self._cut_off_logged = self.cut_off
         now = self._loop.time()
         for connection in list(self.connections):
             silent_seconds = now - connection.seen_at
@@ -121,7 +124,7 @@ class Listener:
 
     def _connection(self) -> asyncio.Protocol:
         if len(self.connections) >= self._max_sockets:
-            self._cut_off += 1
+            self.cut_off += 1
             return _CutOff()
         protocol = _Protocol(max_size=min(HELLO_BYTES_MAX, self.max_message_bytes))
         connection = Connection(self, protocol, self._loop, self._open_timeout_seconds)

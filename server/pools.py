@@ -30,6 +30,16 @@ class Pools:
         self._threads = Threads(threads or min(32, cpus + 4), "handler")
         self._processes = Processes(processes or cpus)
 
+    @property
+    def thread_jobs(self) -> int:
+        """Calls in threads: those that run and those that wait for one."""
+        return self._threads.jobs
+
+    @property
+    def process_jobs(self) -> int:
+        """Calls in processes: those that run and those that wait for one."""
+        return self._processes.jobs
+
     async def run_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call the function in a thread (see Threads.run). Raises PoolsClosed."""
         return await self._threads.run(function, *arguments)

@@ -47,6 +47,11 @@ class Processes:
         # An interpreter that exits without close() would wait for the processes for ever.
         atexit.register(self._kill)
 
+    @property
+    def jobs(self) -> int:
+        """Calls that run or wait for a process."""
+        return self._threads.jobs
+
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call the function in a process and return what it returns or raise what it raises.
 

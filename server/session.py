@@ -18,12 +18,13 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 from protocol import frames as wire
 from protocol.codec import FrameError, encode, encode_message
 from protocol.codes import RETRYABLE, ErrorCode
+from server.counts import Counts, SessionEnd
 from server.journal.entries import (
     DONE,
     Accepted,
@@ -178,7 +179,7 @@ class Rules(Struct, frozen=True):
 
     `check(method, params, scope)` raises Refused for what must not run; what it returns is handed
     to the worker. `note(session, ended)` is told after each commit of the session, for the request
-    log. `advertised` and `server` go into every `welcome`.
+    log. `advertised` and `server` go into every `welcome`. `counts` is told what happens.
     """
 
     epoch: str
@@ -190,6 +191,7 @@ class Rules(Struct, frozen=True):
     clock: Callable[[], float]
     advertised: wire.Limits
     server: wire.ServerInfo
+    counts: Counts = field(default_factory=Counts)
 
 
 _NOTHING: Final[tuple[list[RequestState], list[bytes], list[RequestState]]] = ([], [], [])
@@ -275,6 +277,7 @@ class Session:
         """Begin a new session. It becomes durable with its first accepted request."""
         session = cls(SessionState(session_id, subject, scope), rules, work)
         session._append(Opened(session_id, subject, scope, rules.clock()))
+        rules.counts.opened += 1
         return session
 
     def recover(self) -> None:
@@ -293,6 +296,7 @@ class Session:
                 self._hold(len(request.error))
                 self._events.append((request, END, len(request.error)))
         self._unfinished = len(unfinished)
+        self._rules.counts.recovered(unfinished)
         if unfinished:
             self.work.put(unfinished)
         self._next_seq = len(self._events) + 1
@@ -306,10 +310,11 @@ class Session:
                 self._entries.pop()
             self._append(Authorized(self.state.id, scope))
 
-    def close(self, *, cancel: bool) -> None:
+    def close(self, *, cancel: bool, why: SessionEnd = "bye") -> None:
         """End the session: accepted requests run on (or are cancelled), results are not kept."""
         if self.state.closed:
             return
+        self._rules.counts.ended[why] += 1
         if cancel:
             for request in list(self.state.live.values()):
                 self._cancel(request)
@@ -377,6 +382,7 @@ class Session:
         if resumed and hello.epoch == self._rules.epoch and first <= hello.seq < self._next_seq:
             self._cursor = hello.seq + 1
         self._lagging = self._cursor < self._next_seq
+        self._count_resume(hello, resumed)
         manifest = self.manifest()
         welcome = wire.Welcome(
             session=self.state.id,
@@ -391,6 +397,11 @@ class Session:
         )
         out.put(welcome, FRAME_BYTES + STATUS_BYTES * len(manifest))
         self.refill()
+
+    def _count_resume(self, hello: wire.Hello, resumed: bool) -> None:
+        if hello.session is not None:
+            same = "same_epoch" if hello.epoch == self._rules.epoch else "new_epoch"
+            self._rules.counts.resumes[same if resumed else "unknown"] += 1
 
     def detach(self, out: Out) -> None:
         """Forget a connection that is gone; cancels what asked to be cancelled with it."""
@@ -500,6 +511,7 @@ class Session:
         if not batch:
             return
         self._rules.memory.hold(self.state.subject, kept)
+        self._rules.counts.unfinished += len(batch)
         if message is None or len(message) > PINNED_FACTOR * kept:
             # Params are views of the message, which would stay in memory with them.
             for request in batch:
@@ -531,6 +543,7 @@ class Session:
 
     def refuse(self, code: ErrorCode, message: str, request_id: str | None = None) -> None:
         """Tell the client that a frame was not taken."""
+        self._rules.counts.refused[code] += 1
         if self.out is not None:
             self.out.put(refusal(code, message, request_id), FRAME_BYTES + len(message))
 
@@ -608,7 +621,9 @@ class Session:
     def _repeat(self, request: RequestState, what: int) -> None:
         if what != request.digest:
             self._conflict(request.id)
-        elif request.n <= self._committed_n and self.out is not None:
+            return
+        self._rules.counts.repeated += 1
+        if request.n <= self._committed_n and self.out is not None:
             phase = self._phase(request)
             self.out.put(wire.Accepted(request.id, request.n, duplicate=True, state=phase))
         # Otherwise its commit is on the way, and so is `accepted`.
@@ -617,7 +632,9 @@ class Session:
         n, known = self.state.acknowledged(request_id) or (0, 0)
         if what != known:
             self._conflict(request_id)
-        elif self.out is not None:
+            return
+        self._rules.counts.repeated += 1
+        if self.out is not None:
             self.out.put(wire.Accepted(request_id, n, duplicate=True, state="acknowledged"))
 
     def _conflict(self, request_id: str) -> None:
@@ -701,6 +718,7 @@ class Session:
     def _hold(self, size: int) -> None:
         """Count `size` bytes of unacknowledged results more."""
         self._unacked_bytes += size
+        self._rules.counts.unacked_bytes += size
         self._rules.memory.hold(self.state.subject, size)
 
     def _result_room(self) -> int:
@@ -718,6 +736,7 @@ class Session:
         self.state.start(request, request.attempt + 1)
         self._running = request
         request.started = self._rules.clock()
+        self._count_start(request)
         self._noted = False
         self._tail_first = 0
         self._produced = 0
@@ -725,6 +744,13 @@ class Session:
             self._rules.journal.ride(self)
         if self._wants_started and self.out is not None:
             self.out.put(wire.Started(request.id, request.attempt))
+
+    def _count_start(self, request: RequestState) -> None:
+        counts = self._rules.counts
+        if request.attempt > 1:
+            counts.replayed += 1
+        else:
+            counts.wait_seconds.observe(max(0.0, request.started - request.time))
 
     def skip(self) -> None:
         """Note that the worker came past a request that was cancelled while it waited."""
@@ -742,6 +768,7 @@ class Session:
         size = len(data) + EVENT_BYTES
         if size > self._result_room():
             raise ResultTooLarge
+        self._count_result(len(data))
         self._hold(size)
         self._tail.append(data)
         self._tail_bytes += len(data)
@@ -795,9 +822,15 @@ class Session:
                 seq += 1
             ends.append(end)
             state.finish(request, end)
-        size = sum(sizes) + errors
+        sent = sum(sizes)
+        size = sent + errors
         self._unacked_bytes += size
         self._rules.memory.hold(state.subject, size - kept)
+        counts = self._rules.counts
+        counts.unacked_bytes += size
+        counts.results += len(sizes)
+        counts.result_bytes += sent - EVENT_BYTES * len(sizes)
+        counts.wait_seconds.observe(max(0.0, now - answers[0][0].time), len(answers))
         self._next_seq = seq
         out = self.out
         if frames and out is not None and self._listens(out, first_seq):
@@ -810,6 +843,11 @@ class Session:
             frame = _result_frame(0, request, self._produced, data)
             self.out.put(frame, FRAME_BYTES + len(data))
         self._produced += 1
+        self._count_result(len(data))
+
+    def _count_result(self, size: int) -> None:
+        self._rules.counts.results += 1
+        self._rules.counts.result_bytes += size
 
     def finish(self, request: RequestState, outcome: str, error: bytes = b"") -> None:
         """End a request that runs, or that must not run: outcome DONE, or a code with its text.
@@ -843,6 +881,7 @@ class Session:
         self._ended += requests
         self._ending.update([request.n for request in requests])
         self._unfinished -= len(requests)
+        self._rules.counts.unfinished -= len(requests)
         if not self._forced:
             self._commit()
 
@@ -892,6 +931,7 @@ class Session:
                 for frames in replies:
                     self.out.put(Raw(frames), len(frames))
         self._rules.note(self, ended)
+        self._rules.counts.committed(accepted, ended)
         if ended:
             self._announce(ended)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from server.counts import Counts
 from server.journal.state import RequestState, SessionState
 from server.session import Rules, Session
 from server.worker import Runtime, Worker
@@ -62,6 +63,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._seats)
 
+    @property
+    def counts(self) -> Counts:
+        """What happened to all of them and their requests."""
+        return self._rules.counts
+
     def resume(self, session_id: str, subject: str) -> Seat | None:
         """Return the session if it is there and `subject`'s own; a foreign one is not revealed."""
         seat = self._seats.get(session_id)
@@ -114,7 +120,7 @@ class Sessions:
             away = session.out is None and not session.state.closed
             if away and now - seat.idle_since >= session_ttl_seconds:
                 _log.info("session_expired", session=session.state.id)
-                session.close(cancel=False)
+                session.close(cancel=False, why="expired")
             if not session.state.closed:
                 session.expire_results(results_before)
             self.drop_if_over(seat)

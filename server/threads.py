@@ -30,9 +30,13 @@ _Call = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
 class Threads:
-    """At most `size` daemon threads, started as they are needed; further calls wait in order."""
+    """At most `size` daemon threads, started as they are needed; further calls wait in order.
+
+    `jobs` is how many calls run or wait.
+    """
 
     def __init__(self, size: int, name: str) -> None:
+        self.jobs = 0
         self._name = name
         self._slots = asyncio.Semaphore(size)
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
@@ -48,18 +52,25 @@ class Threads:
         is StopIteration, comes as RuntimeError: it would mean something else to the event loop.
         Raises PoolsClosed, and RuntimeError when no thread can be started for START_SECONDS.
         """
-        async with self._slots:
-            if len(self._running) >= len(self._threads):
-                await self._have_a_thread()
-            if self._closed:
-                raise PoolsClosed("the server stops: no further call is made")
-            future = asyncio.get_running_loop().create_future()
-            self._running.add(future)
-            try:
-                self._calls.put((future, function, arguments))
-                return await _to_the_end(future)
-            finally:
-                self._running.discard(future)
+        self.jobs += 1
+        try:
+            async with self._slots:
+                return await self._run(function, arguments)
+        finally:
+            self.jobs -= 1
+
+    async def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        if len(self._running) >= len(self._threads):
+            await self._have_a_thread()
+        if self._closed:
+            raise PoolsClosed("the server stops: no further call is made")
+        future = asyncio.get_running_loop().create_future()
+        self._running.add(future)
+        try:
+            self._calls.put((future, function, arguments))
+            return await _to_the_end(future)
+        finally:
+            self._running.discard(future)
 
     async def close(self, grace_seconds: float) -> None:
         """Make no further call, and wait that long for those that run; then give those up.

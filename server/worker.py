@@ -12,6 +12,7 @@ task is cancelled; `_stop_code` tells why, and without one the worker itself is 
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Coroutine, Generator, Sequence
 from contextlib import aclosing, suppress
@@ -22,6 +23,7 @@ import structlog
 from protocol.codec import encode
 from protocol.codes import ErrorCode
 from server.handlers import Handlers, InvalidParams, Method
+from server.histogram import Histogram
 from server.journal.committer import Committer
 from server.journal.entries import DONE, encode_error
 from server.journal.state import RequestState
@@ -38,8 +40,19 @@ STOP_AGAIN_SECONDS: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
+HANDLER_SECONDS: Final = (
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+"""Bounds of the time a handler runs."""
+
+
 class Runtime:
-    """What the workers of a process share. `draining` lets no further request begin."""
+    """What the workers of a process share. `draining` lets no further request begin.
+
+    `running` is how many requests run now, `handler_seconds` how long they ran, by method: each
+    attempt counts. Where handlers end in their first step the clock is read once for all those of
+    the same method that follow each other, and each counts as their mean.
+    """
 
     def __init__(
         self,
@@ -54,6 +67,8 @@ class Runtime:
         self.request_timeout_seconds = request_timeout_seconds
         self.loop = asyncio.get_running_loop()
         self.draining = False
+        self.running = 0
+        self.handler_seconds = {name: Histogram(HANDLER_SECONDS) for name in handlers.names()}
 
 
 class Worker:
@@ -64,6 +79,9 @@ class Worker:
         "_answers_bytes",
         "_batch",
         "_deadline",
+        "_lap_at",
+        "_lap_count",
+        "_lap_method",
         "_queue",
         "_runtime",
         "_stop_code",
@@ -83,6 +101,10 @@ class Worker:
         # What quick handlers returned, not handed over yet.
         self._answers: list[tuple[RequestState, bytes]] = []
         self._answers_bytes = 0
+        # How many requests of one method were begun in a row, and since when.
+        self._lap_method: Method | None = None
+        self._lap_count = 0
+        self._lap_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stop_code: ErrorCode | None = None
         self._deadline = 0.0
@@ -162,6 +184,9 @@ class Worker:
     def _begin(self, request: RequestState) -> "_Begun | None":
         """Run a quick method up to where it first waits; None when it has ended."""
         method, arguments = request.prepared
+        if method is not self._lap_method:
+            self._lap(method)
+        self._lap_count += 1
         handler = method.function(self._call(request, 1), *arguments)
         try:
             waited_for = handler.send(None)
@@ -176,17 +201,37 @@ class Worker:
         except BaseException as failure:
             self._fail(request, failure)
         else:
-            return _Begun(handler, waited_for)
+            return _Begun(handler, waited_for, self._lap(None, unended=1))
         return None
+
+    def _lap(self, method: Method | None, unended: int = 0) -> float:
+        """Note how long the requests begun since the last lap took; those of `method` come next.
+
+        Returns the mean of their seconds. The last `unended` of them go on and are not noted.
+        """
+        now = time.perf_counter()
+        mean = 0.0
+        if self._lap_method is not None:
+            mean = (now - self._lap_at) / self._lap_count
+            self._runtime.handler_seconds[self._lap_method.name].observe(
+                mean, self._lap_count - unended
+            )
+        self._lap_method = method
+        self._lap_count = 0
+        self._lap_at = now
+        return mean
 
     def _fail(self, request: RequestState, failure: BaseException) -> None:
         """End a request whose handler failed in its first step."""
+        self._lap(None)
         self._flush()
         self.session.start(request)
         self.session.finish(request, *self._judge(request, failure))
 
     def _flush(self) -> None:
         """Hand over what quick handlers have returned."""
+        if self._lap_method is not None:
+            self._lap(None)
         if self._answers:
             self.session.answer(self._answers)
             self._answers = []
@@ -198,14 +243,19 @@ class Worker:
         """Run one request to its end, whatever its handler does."""
         self._flush()
         self.running = request
-        while not await self._execute(request, begun):
-            pass  # its process died: once more
+        self._runtime.running += 1
+        try:
+            while not await self._execute(request, begun):
+                pass  # its process died: once more
+        finally:
+            self._runtime.running -= 1
         self.running = None
 
     async def _execute(self, request: RequestState, begun: "_Begun | None") -> bool:
         """Run one attempt; False if there is to be another."""
         session = self.session
         outcome, error = DONE, b""
+        began: float | None = None
         try:
             method, arguments = request.prepared or self._prepare(request)
             if request.attempt > 0:
@@ -215,7 +265,9 @@ class Worker:
                 # The count must survive a crash of this very attempt.
                 await self._runtime.committer.durable()
             self._arm(request, method)
+            began = time.perf_counter()
             if begun is not None:
+                began -= begun.seconds
                 self._emit(request, method, await begun)
             else:
                 await self._handle(request, method, arguments)
@@ -225,6 +277,9 @@ class Worker:
         except BaseException as failure:
             outcome, error = self._judge(request, failure)
         self._deadline = 0.0
+        if began is not None:
+            seconds = time.perf_counter() - began
+            self._runtime.handler_seconds[request.method].observe(seconds)
         if self._stop_code is not None:
             outcome, error = self._stopped(self._stop_code)
         if not outcome:
@@ -358,12 +413,14 @@ class Worker:
 class _Begun:
     """What is left of a coroutine after its first step, for the task that made it to await.
 
-    `waited_for` is what that step waits for. What follows is delegation as in PEP 380.
+    `waited_for` is what that step waits for, `seconds` what it took. What follows is delegation
+    as in PEP 380.
     """
 
-    __slots__ = ("_handler", "_waited_for")
+    __slots__ = ("_handler", "_waited_for", "seconds")
 
-    def __init__(self, handler: Coroutine[Any, Any, Any], waited_for: Any) -> None:
+    def __init__(self, handler: Coroutine[Any, Any, Any], waited_for: Any, seconds: float) -> None:
+        self.seconds = seconds
         self._handler = handler
         self._waited_for = waited_for
 

@@ -1,5 +1,6 @@
 """The real server as a subprocess, to be killed and started again on the same port and journal."""
 
+import json
 import os
 import secrets
 import signal
@@ -49,11 +50,18 @@ class ServerProcess(Killable):
     def http(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def admin(self) -> str:
+        """Where the admin port of the process that was started last is."""
+        lines = self.log.read_text().splitlines()
+        serving = [line for line in lines if '"event": "serving"' in line]
+        return str(json.loads(serving[-1])["admin"])
+
     def environment(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("QUEUESYSTEM_")}
         ours = {
             "port": self.port,
-            "admin_port": free_port(),
+            "admin_port": 0,
             "journal": self.journal,
             "jwt_secret": SECRET,
             "log_format": "json",

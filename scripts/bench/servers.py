@@ -146,7 +146,7 @@ def queue_server(
     port = free_port()
     ours = {
         "port": port,
-        "admin_port": free_port(),
+        "admin_port": 0,
         "jwt_secret": secret,
         "log_format": "json",
         "drain_timeout": DRAIN_SECONDS,

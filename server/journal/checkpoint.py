@@ -21,12 +21,13 @@ class Checkpointer:
     """Decides when a checkpoint is due, and makes it.
 
     One is due when the log has grown by `every_bytes` and by twice what the last one wrote, so
-    that checkpoints never cost more than half of what the log costs.
+    that checkpoints never cost more than half of what the log costs. `checkpoints` counts them.
     """
 
     def __init__(
         self, store: Store, committer: Committer, projector: Projector, every_bytes: int
     ) -> None:
+        self.checkpoints = 0
         self._store = store
         self._committer = committer
         self._projector = projector
@@ -59,3 +60,4 @@ class Checkpointer:
         self._cost_of_last = committer.bytes_written - before
         projected = await self._projector.run()
         await self._store.log.trim(committer.owner, min(begin - 1, projected))
+        self.checkpoints += 1

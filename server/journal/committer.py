@@ -7,10 +7,12 @@ turns out to be sealed; meanwhile `available` is False and new work is refused e
 """
 
 import asyncio
+import time
 from typing import Final
 
 import structlog
 
+from server.histogram import Histogram
 from server.journal.entries import Entry, Source, encode_commit
 from server.journal.log import Log, Unavailable
 
@@ -26,6 +28,14 @@ GATHER_TURNS: Final = 2
 """When several sources had something, the next commit waits for so many turns of the event loop:
 what the last one set going, and what has arrived by now, gets into it."""
 
+COMMIT_SECONDS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0,
+)  # fmt: skip
+"""Bounds of the time a commit takes: from a fast disk to an outage."""
+COMMIT_ENTRIES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+"""Bounds of the number of entries in a commit."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -35,6 +45,9 @@ class Committer:
 
     The entries of a source stay in their order, those of different sources have none. Nothing
     here blocks but `durable`.
+
+    `failures` counts appends that failed or stalled. `commit_seconds` has how long each commit
+    took until it was durable, repeats and waits included, and `commit_entries` its entries.
     """
 
     def __init__(self, log: Log, owner: str) -> None:
@@ -44,6 +57,9 @@ class Committer:
         self.available = True
         self.bytes_written = 0
         self.commits = 0
+        self.failures = 0
+        self.commit_seconds = Histogram(COMMIT_SECONDS)
+        self.commit_entries = Histogram(COMMIT_ENTRIES)
         self._log = log
         self._next_seq = 1
         self._sources: dict[Source, None] = {}  # a set that keeps the order
@@ -51,6 +67,13 @@ class Committer:
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._asked_at: float | None = None  # the loop's time, while an append is under way
+
+    @property
+    def append_age_seconds(self) -> float:
+        """How long the append under way has had no answer; 0 when there is none."""
+        if self._asked_at is None:
+            return 0.0
+        return max(0.0, asyncio.get_running_loop().time() - self._asked_at)
 
     @property
     def next_seq(self) -> int:
@@ -89,6 +112,7 @@ class Committer:
             return
         seconds = asyncio.get_running_loop().time() - self._asked_at
         if seconds >= STALLED_SECONDS:
+            self.failures += 1
             self._lose(f"no answer for {seconds:.1f} s", self._next_seq - 1)
 
     async def begin(self) -> None:
@@ -144,7 +168,10 @@ class Committer:
             return
         seq = self._next_seq
         self._next_seq = seq + 1
+        began = time.perf_counter()
         await self._append(seq, data)
+        self.commit_seconds.observe(time.perf_counter() - began)
+        self.commit_entries.observe(len(entries))
         self.seq = seq
         self.commits += 1
         self.bytes_written += len(data)
@@ -156,6 +183,7 @@ class Committer:
             try:
                 await self._log.append(self.owner, seq, data)
             except Unavailable as error:
+                self.failures += 1
                 if self.available:
                     self._lose(str(error), seq)
                 await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])

@@ -137,10 +137,12 @@ class Projector:
     """Brings the history up to date with `owner`'s log, again and again.
 
     Nobody else may project that log at the same time. `told_seq` is for the log of this process:
-    it returns the commit up to which `note` was called.
+    it returns the commit up to which `note` was called. `reached` is the last commit that the
+    history is known to have.
     """
 
     def __init__(self, store: Store, owner: str, told_seq: Callable[[], int] | None = None) -> None:
+        self.reached = 0
         self._log = store.log
         self._history = store.history
         self._owner = owner
@@ -159,7 +161,7 @@ class Projector:
         """Project what is new up to the end of the log; return the seq reached."""
         try:
             if self._reached is None:
-                self._reached = await self._history.resume(self._owner)
+                self._reached = self.reached = await self._history.resume(self._owner)
             if self._told_seq is None:
                 return await self._run(self._reached, None)
             if self._noted_from is None:
@@ -309,7 +311,7 @@ class Projector:
                 await asyncio.sleep(0)
                 pause = PAUSE_REQUESTS
         await self._history.project(self._owner, upto, finished, unfinished)
-        self._reached = upto
+        self._reached = self.reached = upto
         self._touched.clear()
         self._requests = 0
         if len(self._sessions) > KNOWN_SESSIONS_MAX:

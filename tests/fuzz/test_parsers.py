@@ -22,6 +22,7 @@ from server.http import HttpRoutes
 from server.keys import FixedKeys, secret_key
 from server.origins import Origins
 from server.params import InvalidParams, Params
+from server.readiness import Readiness
 from server.request import Request
 from server.settings import Settings, SettingsError, load, read_dotenv, settings_table
 from server.users import LoginRefused
@@ -148,7 +149,7 @@ def routes() -> HttpRoutes:
         verifier=VERIFIER,
         accounts=accounts,
         issue=lambda _user: ("token", 1.0),
-        readiness=list,
+        readiness=lambda: Readiness([], recovering=False),
         handlers=demo.handlers,
         files=console_files(),
     )

@@ -125,9 +125,11 @@ async def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(app, "open_store", open_gated)
     monkeypatch.setattr(app.App, "_keep_journal", do_nothing)
     monkeypatch.setattr(app.App, "_sweep", do_nothing)
+    monkeypatch.setattr(app.LoopLag, "run", do_nothing)
     server = app.App(
         Settings(
             port=0,
+            admin_port=0,
             journal=f"sqlite:///{tmp_path / 'journal.db'}",
             jwt_secret=SECRET,
             handlers=f"{__name__}:handlers",

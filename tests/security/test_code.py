@@ -7,10 +7,13 @@ import ast
 import importlib.metadata
 import re
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -181,10 +184,31 @@ def listening(pid: int) -> set[tuple[str, int]]:
     return found
 
 
-def test_one_port_is_open_and_no_other(server: ServerProcess) -> None:
-    """No admin port, no debugger: nothing without a token but the probes."""
+def test_two_ports_are_open_and_no_other(server: ServerProcess) -> None:
+    """The public one and the admin port: no debugger."""
     assert server.process is not None
-    assert listening(server.process.pid) == {("127.0.0.1", server.port)}
+    admin = urlsplit(server.admin).port
+    assert admin is not None
+    assert listening(server.process.pid) == {("127.0.0.1", server.port), ("127.0.0.1", admin)}
+
+
+def status(url: str, method: str) -> int:
+    """Return what a request for `url`, which is refused, is refused with."""
+    asked = urllib.request.Request(url, method=method)  # noqa: S310
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked, timeout=30)  # noqa: S310
+    refused.value.close()
+    return refused.value.code
+
+
+def test_metrics_are_not_on_the_public_port(server: ServerProcess) -> None:
+    assert status(f"{server.http}/metrics", "GET") == 404
+
+
+@pytest.mark.parametrize("path", ["/ws", "/token", "/methods", "/", "/console.js"])
+def test_the_admin_port_has_nothing_of_the_public_one(server: ServerProcess, path: str) -> None:
+    """But the probes: no way in, no login to guess passwords at."""
+    assert {status(f"{server.admin}{path}", method) for method in ("GET", "POST")} == {404}
 
 
 # Dependencies

@@ -5,6 +5,7 @@ import json
 import re
 import tracemalloc
 from contextlib import AsyncExitStack, suppress
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -13,8 +14,7 @@ import structlog.testing
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from server import listener as listening
-from server.connection import HELLO_BYTES_MAX, Connection
+from server.connection import HELLO_BYTES_MAX, Connection, Traffic
 from server.listener import Listener
 from tests.integration.test_connection import (
     CONTINUATION,
@@ -82,15 +82,17 @@ async def test_many_who_say_nothing_do_not_keep_others_out(server: ServerProcess
         await serves(server)
 
 
-async def test_more_sockets_than_the_bound_are_cut_off_and_places_come_free(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_more_sockets_than_the_bound_are_cut_off_and_places_come_free() -> None:
     async def unused(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(listening, "SPARE_CONNECTIONS", 3)
     listener = Listener(
-        unused, unused, open_timeout_seconds=60, max_message_bytes=1024, max_connections=2
+        unused,
+        unused,
+        open_timeout_seconds=60,
+        max_message_bytes=1024,
+        max_connections=2,
+        spare_connections=3,
     )
     await listener.start("127.0.0.1", 0)
     there: Any = listener  # `wire` needs its port
@@ -207,7 +209,7 @@ async def done_in_large_frames(client: Wire) -> None:
 @pytest.mark.parametrize("payload", [b"", b" "], ids=["empty", "of a byte"])
 async def test_a_message_of_endless_fragments_takes_no_more_than_its_bytes(payload: bytes) -> None:
     """In the server's own code: 20,000 parts in a list would take 0.2 or 0.8 MiB."""
-    host: Any = None
+    host: Any = SimpleNamespace(traffic=Traffic())
     transport: Any = mock.create_autospec(asyncio.Transport)
     protocol = ServerProtocol(state=State.OPEN)
     connection = Connection(host, protocol, asyncio.get_running_loop(), 60)

@@ -10,7 +10,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from scripts.bench.framing import CLOSE, CONTINUATION, PING, PONG, TEXT
-from server.connection import Connection
+from server.connection import Connection, Traffic
 from tests.network.wire import frame, request
 
 END = b""
@@ -46,6 +46,7 @@ class Host:
 
     def __init__(self) -> None:
         self.later = False
+        self.traffic = Traffic()
 
     max_message_bytes = 2**20
 
