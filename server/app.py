@@ -41,6 +41,7 @@ from server.journal.projection import Projector, project
 from server.journal.store import Store, User
 from server.keys import looks_guessable
 from server.listener import LISTEN_BACKLOG, Listener
+from server.load import Load
 from server.loading import load_handlers
 from server.loop_lag import LoopLag
 from server.metrics import Parts, Recovery, new_registry
@@ -87,6 +88,7 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._draining = False
+        self._load = Load(settings.max_unfinished)
         self._store: Store
         self._committer: Committer
         self._projector: Projector
@@ -168,7 +170,13 @@ class App:
         settings = self.settings
         return Rules(
             epoch=epoch,
-            limits=Limits(settings.window, settings.max_unacked, settings.max_result_bytes),
+            limits=Limits(
+                window=settings.window,
+                max_unacked=settings.max_unacked,
+                max_result_bytes=settings.max_result_bytes,
+                max_params_bytes=settings.max_params_bytes,
+                requests_per_second=settings.requests_per_second,
+            ),
             memory=Memory(settings.result_memory_bytes),
             journal=self._committer,
             check=handlers.check,
@@ -181,6 +189,7 @@ class App:
                 resume_seconds=settings.session_ttl,
             ),
             server=wire.ServerInfo("queuesystem", version("queuesystem")),
+            load=self._load,
         )
 
     async def _recover(self, handlers: Handlers, older: Sequence[LogInfo]) -> None:

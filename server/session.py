@@ -41,6 +41,8 @@ from server.journal.entries import (
     encode_error,
 )
 from server.journal.state import RequestState, SessionState, digest
+from server.load import Load, Shares
+from server.rate import RateLimit
 
 FRAME_BYTES: Final = 128
 """What a frame is counted for beside the data in it."""
@@ -50,8 +52,6 @@ EVENT_BYTES: Final = 128
 """What an unacknowledged event is counted for beside its data, so that tiny results add up."""
 STATUS_BYTES: Final = 256
 """What a line of the manifest is counted for."""
-SHARE_FACTOR: Final = 2
-"""See Memory."""
 PREPARED_BYTES_MAX: Final = 1024
 """The arguments made of longer params are made again when the request runs, not kept till then."""
 PREPARED_FACTOR: Final = 16
@@ -62,16 +62,24 @@ PINNED_FACTOR: Final = 2
 REFUSALS_MAX: Final = 1024
 """A message may bring so many frames that are only answered: a refusal costs more than its frame,
 and other sessions wait meanwhile."""
+TURN_SECONDS: Final = 2.0
+"""After a refusal further requests wait so long for the refused one to come again."""
 PIECE_BYTES: Final = 256 * 1024
 """A running stream goes into the journal in pieces of about this size."""
 
 
 class Refused(Exception):
-    """A request that is not accepted: `code` and a message that says what to do."""
+    """A request that is not accepted: `code` and a message that says what to do.
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    `retry_after_seconds` is when to send it again, if that is known.
+    """
+
+    def __init__(
+        self, code: ErrorCode, message: str, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Flooded(Exception):
@@ -142,36 +150,24 @@ class Limits(Struct, frozen=True):
     window: int
     max_unacked: int
     max_result_bytes: int
+    max_params_bytes: int = 2**20
+    requests_per_second: int = 50_000
 
 
-class Memory:
-    """What unfinished requests and unacknowledged results of all sessions are counted for.
+class Memory(Shares):
+    """What unfinished requests and unacknowledged results of all sessions are counted for."""
 
-    A subject may have SHARE_FACTOR times what is free of `limit_bytes`: two thirds when nobody
-    else has anything, less and less as it fills, so that something is left for every newcomer.
-    (Switches share their packet buffers so: Choudhury and Hahne, dynamic queue length thresholds.)
-    """
+    __slots__ = ()
 
-    __slots__ = ("_held_by", "held_bytes", "limit_bytes")
+    @property
+    def limit_bytes(self) -> int:
+        """What all subjects may have."""
+        return self.limit
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.held_bytes = 0
-        self._held_by: dict[str, int] = {}
-
-    def hold(self, subject: str, size: int) -> None:
-        """Count `size` bytes more (or fewer) for `subject`."""
-        held = self._held_by.get(subject, 0) + size
-        if held:
-            self._held_by[subject] = held
-        else:
-            self._held_by.pop(subject, None)
-        self.held_bytes += size
-
-    def room(self, subject: str) -> int:
-        """Return how many bytes more `subject` may have; not above 0 when none."""
-        free = self.limit_bytes - self.held_bytes
-        return (SHARE_FACTOR * free - self._held_by.get(subject, 0)) // (SHARE_FACTOR + 1)
+    @property
+    def held_bytes(self) -> int:
+        """What all subjects have."""
+        return self.held
 
 
 class Rules(Struct, frozen=True):
@@ -180,6 +176,7 @@ class Rules(Struct, frozen=True):
     `check(method, params, scope)` raises Refused for what must not run; what it returns is handed
     to the worker. `note(session, ended)` is told after each commit of the session, for the request
     log. `advertised` and `server` go into every `welcome`. `counts` is told what happens.
+    log. `advertised` and `server` go into every `welcome`. `load` is what all sessions have to do.
     """
 
     epoch: str
@@ -192,6 +189,7 @@ class Rules(Struct, frozen=True):
     advertised: wire.Limits
     server: wire.ServerInfo
     counts: Counts = field(default_factory=Counts)
+    load: Load = field(default_factory=Load)
 
 
 _NOTHING: Final[tuple[list[RequestState], list[bytes], list[RequestState]]] = ([], [], [])
@@ -213,9 +211,14 @@ class Session:
         "_ghosts",
         "_in_flight",
         "_lagging",
+        "_n_max",
         "_next_seq",
         "_noted",
         "_produced",
+        "_rate",
+        "_refused_code",
+        "_refused_id",
+        "_refused_until",
         "_replies",
         "_rules",
         "_running",
@@ -237,6 +240,17 @@ class Session:
         self._rules = rules
         self._committed_n = state.last_n
         self._unfinished = 0
+        limits = rules.limits
+        self._rate = RateLimit(
+            limits.requests_per_second, max(limits.requests_per_second, limits.window)
+        )
+        # The `n` up to which it allows requests of the present message.
+        self._n_max = 0
+        # The first request that was refused for now: until it comes again, and for a while, others
+        # are refused too. They were on their way behind it, and would overtake it.
+        self._refused_id: str | None = None
+        self._refused_code = ErrorCode.OVERLOADED
+        self._refused_until = 0.0
         # Requests cancelled while they waited: ended, but still in the worker's queue.
         self._ghosts = 0
         # Ended, but their end is not durable yet.
@@ -297,6 +311,7 @@ class Session:
                 self._events.append((request, END, len(request.error)))
         self._unfinished = len(unfinished)
         self._rules.counts.recovered(unfinished)
+        self._rules.load.unfinished.hold(self.state.subject, len(unfinished))
         if unfinished:
             self.work.put(unfinished)
         self._next_seq = len(self._events) + 1
@@ -376,6 +391,7 @@ class Session:
         """Answer `hello` on a new connection, then send the events the client has not seen."""
         resumed = hello.session == self.state.id
         self.out = out
+        self._refused_id = None  # what was on its way on another connection does not arrive
         self._wants_started = hello.started
         first = self._next_seq - len(self._events)
         self._cursor = first
@@ -472,6 +488,10 @@ class Session:
         now = self._rules.clock()
         first = len(self._accepted)
         acks = refusals = kept = 0
+        if self._refused_id is not None:
+            self._look_for_refused(frames, now)
+        last_n = self.state.last_n
+        self._n_max = last_n + self._rate.room(now)
         room = self._room()
         try:
             for position, frame in enumerate(frames):
@@ -500,6 +520,7 @@ class Session:
         finally:
             whole = len(self._accepted) - first + acks == len(frames)
             self._log_accepted(first, message if whole else None, now, kept)
+            self._rate.take(self.state.last_n - last_n)
         return None
 
     def _log_accepted(self, first: int, message: str | None, now: float, kept: int) -> None:
@@ -512,6 +533,7 @@ class Session:
             return
         self._rules.memory.hold(self.state.subject, kept)
         self._rules.counts.unfinished += len(batch)
+        self._rules.load.unfinished.hold(self.state.subject, len(batch))
         if message is None or len(message) > PINNED_FACTOR * kept:
             # Params are views of the message, which would stay in memory with them.
             for request in batch:
@@ -541,11 +563,18 @@ class Session:
                 self.refuse(ErrorCode.BAD_FRAME, "hello: this connection has said it")
         return True
 
-    def refuse(self, code: ErrorCode, message: str, request_id: str | None = None) -> None:
+    def refuse(
+        self,
+        code: ErrorCode,
+        message: str,
+        request_id: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         """Tell the client that a frame was not taken."""
         self._rules.counts.refused[code] += 1
         if self.out is not None:
-            self.out.put(refusal(code, message, request_id), FRAME_BYTES + len(message))
+            frame = refusal(code, message, request_id, retry_after_seconds)
+            self.out.put(frame, FRAME_BYTES + len(message))
 
     def _request(self, frame: wire.Request, now: float, room: int) -> int:
         """Accept a request unless it is known, or there is no room.
@@ -563,10 +592,12 @@ class Session:
             return 0
         try:
             if room <= 0:
-                raise self._no_room()
+                raise self._no_room(request_id, now)
+            if len(frame.params) > self._rules.limits.max_params_bytes:
+                raise self._too_big(frame)
             prepared = self._rules.check(frame.method, frame.params, state.scope)
         except Refused as refused:
-            self.refuse(refused.code, str(refused), request_id)
+            self.refuse(refused.code, str(refused), request_id, refused.retry_after_seconds)
             return 0
         request = state.accept(state.last_n + 1, frame, what, now)
         size = len(frame.params)
@@ -582,18 +613,32 @@ class Session:
         """Return how many requests may be accepted now."""
         rules = self._rules
         limits = rules.limits
+        state = self.state
         unfinished = self._unfinished
         if (
-            len(self.state.live) - unfinished >= limits.max_unacked
+            len(state.live) - unfinished >= limits.max_unacked
             or self._unacked_bytes >= limits.max_result_bytes
-            or rules.memory.room(self.state.subject) <= 0
+            or rules.memory.room(state.subject) <= 0
             or not rules.journal.available
+            or self._refused_id is not None
         ):
             return 0
-        return limits.window - unfinished - self._ghosts
+        return min(
+            limits.window - unfinished - self._ghosts,
+            self._n_max - state.last_n,
+            rules.load.room(state.subject),
+        )
 
-    def _no_room(self) -> Refused:
-        """Say why there is no room."""
+    def _no_room(self, request_id: str, now: float) -> Refused:
+        """Say why there is no room; others than `request_id` then wait for it."""
+        refused = self._why_no_room()
+        if self._refused_id is None and refused.code is not ErrorCode.WINDOW_EXCEEDED:
+            self._refused_id = request_id
+            self._refused_code = refused.code
+            self._refused_until = now + TURN_SECONDS
+        return refused
+
+    def _why_no_room(self) -> Refused:
         limits = self._rules.limits
         if self._unfinished + self._ghosts >= limits.window:
             return Refused(
@@ -607,15 +652,61 @@ class Session:
                 f"{unacked} ended requests with {self._unacked_bytes} bytes of results "
                 "are unacknowledged: send ack, then send again",
             )
+        if self._refused_id is not None:
+            rate_limited = self._refused_code is ErrorCode.RATE_LIMITED
+            return Refused(
+                self._refused_code,
+                "a request before this one was refused: send that again first",
+                self._rate.wait_seconds() if rate_limited else None,
+            )
+        return self._why_no_room_for_all()
+
+    def _why_no_room_for_all(self) -> Refused:
+        load = self._rules.load
         if self._rules.memory.room(self.state.subject) <= 0:
             return Refused(
                 ErrorCode.OVERLOADED,
                 "the server holds as many requests and unacknowledged results as it may, and of "
                 "yours a full share: send ack, or send again later",
             )
+        if load.memory_high:
+            return Refused(
+                ErrorCode.OVERLOADED, "the server has little memory left: send again later"
+            )
+        if not self._rules.journal.available:
+            return Refused(
+                ErrorCode.JOURNAL_UNAVAILABLE,
+                "the journal cannot be written now: nothing was accepted, send again later",
+            )
+        if self.state.last_n >= self._n_max:
+            return Refused(
+                ErrorCode.RATE_LIMITED,
+                f"more than {self._rules.limits.requests_per_second} requests in a second: send "
+                "again after `retry_after` seconds",
+                self._rate.wait_seconds(),
+            )
         return Refused(
-            ErrorCode.JOURNAL_UNAVAILABLE,
-            "the journal cannot be written now: nothing was accepted, send again later",
+            ErrorCode.OVERLOADED,
+            "the server has as many unfinished requests as it may, and of yours a full share: "
+            "send again later",
+        )
+
+    def _look_for_refused(
+        self, frames: Sequence[wire.ClientFrame | FrameError], now: float
+    ) -> None:
+        """Let requests in again when the refused one is among `frames`, or does not come."""
+        waits = 0 <= self._refused_until - now <= TURN_SECONDS  # or the clock was set back
+        if not waits or any(
+            isinstance(frame, wire.Request | wire.Cancel) and frame.id == self._refused_id
+            for frame in frames
+        ):
+            self._refused_id = None
+
+    def _too_big(self, frame: wire.Request) -> Refused:
+        return Refused(
+            ErrorCode.MESSAGE_TOO_BIG,
+            f"the params have {len(frame.params)} bytes, the server takes "
+            f"{self._rules.limits.max_params_bytes}",
         )
 
     def _repeat(self, request: RequestState, what: int) -> None:
@@ -882,6 +973,7 @@ class Session:
         self._ending.update([request.n for request in requests])
         self._unfinished -= len(requests)
         self._rules.counts.unfinished -= len(requests)
+        self._rules.load.unfinished.hold(self.state.subject, -len(requests))
         if not self._forced:
             self._commit()
 
@@ -990,9 +1082,20 @@ TOO_LARGE: Final = encode_error(
 _CANCELLED: Final = encode_error(ErrorCode.CANCELLED, "cancelled by the client", retryable=False)
 
 
-def refusal(code: ErrorCode, message: str, request_id: str | None = None) -> wire.Error:
+def refusal(
+    code: ErrorCode,
+    message: str,
+    request_id: str | None = None,
+    retry_after_seconds: float | None = None,
+) -> wire.Error:
     """Return an `error` frame that ends nothing: what it answers was not taken."""
-    return wire.Error(code=code, message=message, retryable=code in RETRYABLE, id=request_id)
+    return wire.Error(
+        code=code,
+        message=message,
+        retryable=code in RETRYABLE,
+        id=request_id,
+        retry_after=None if retry_after_seconds is None else round(retry_after_seconds, 3),
+    )
 
 
 def _result_frame(seq: int, request: RequestState, index: int, data: bytes) -> wire.Result:

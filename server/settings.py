@@ -110,6 +110,29 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             extra={"unit": "bytes"},
         ),
     ] = 2**20
+    max_params_bytes: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=64 * 2**20,
+            description="largest params a request may have",
+            extra={"unit": "bytes"},
+        ),
+    ] = 2**20
+    requests_per_second: Annotated[
+        _Count,
+        Meta(
+            description="requests a session may send in a second, on average; as many, or a "
+            "window, at once"
+        ),
+    ] = 50_000
+    max_unfinished: Annotated[
+        _Count,
+        Meta(
+            description="unfinished requests of all sessions; one subject may have two thirds of "
+            "what is free"
+        ),
+    ] = 100_000
     max_result_bytes: Annotated[
         _Bytes, Meta(description="unacknowledged results a session may have")
     ] = 16 * 2**20

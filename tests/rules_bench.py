@@ -13,6 +13,7 @@ from protocol.codes import ErrorCode
 from server.handlers import Handlers
 from server.journal.entries import Entry, Source, Started
 from server.journal.state import RequestState, SessionState, State, fold
+from server.load import Load
 from server.recovery import prepare
 from server.session import FRAME_BYTES, Limits, Memory, Rules, Session
 
@@ -143,6 +144,8 @@ class Bench:
         window: int = 4,
         max_unacked: int = 100,
         max_result_bytes: int = 1_000_000,
+        max_params_bytes: int = 100_000,
+        requests_per_second: int = 1_000_000,
         check: Callable[[str, Raw, str], object] = lambda _method, _params, _scope: None,
     ) -> None:
         self.now = 1000.0
@@ -151,6 +154,9 @@ class Bench:
         self.window = window
         self.max_unacked = max_unacked
         self.max_result_bytes = max_result_bytes
+        self.max_params_bytes = max_params_bytes
+        self.requests_per_second = requests_per_second
+        self.load = Load(1_000_000)
         self.check = check
         self.journal = ListJournal()
         self.work = ListWork()
@@ -161,7 +167,13 @@ class Bench:
         self.epochs += 1
         return Rules(
             epoch=f"e{self.epochs}",
-            limits=Limits(self.window, self.max_unacked, self.max_result_bytes),
+            limits=Limits(
+                self.window,
+                self.max_unacked,
+                self.max_result_bytes,
+                self.max_params_bytes,
+                self.requests_per_second,
+            ),
             memory=self.memory,
             journal=self.journal,
             check=self.check,
@@ -169,6 +181,7 @@ class Bench:
             clock=lambda: self.now,
             advertised=wire.Limits(self.window, 1, 1, 1.0),
             server=wire.ServerInfo("test", "0"),
+            load=self.load,
         )
 
     def connect(self, room: int = 1_000_000, **hello: Any) -> wire.Welcome:
@@ -228,6 +241,7 @@ class Bench:
         survivor = state.sessions.get(self.session.state.id)
         self.journal = ListJournal()
         self.memory = Memory(1_000_000)
+        self.load = Load(1_000_000)
         self.work = ListWork()
         if survivor is None:
             self.session = Session.open(fresh, "alice", "", self.rules(), self.work)

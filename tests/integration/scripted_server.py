@@ -4,6 +4,7 @@ A script is a list of connections, a connection a list of steps, a step an objec
 
     {"expect": {...}}       the next frame of the client has these fields; a text "$x" stands for
                             any value the first time and for the same value from then on
+    {"expect_after": [SECONDS, {...}]}  the same, no sooner than so long after the step before
     {"welcome": {...}}      send `welcome`, with these fields changed; `expires_in` is in seconds
     {"send": [{...}, ...]}  send these frames as one message
     {"send_each": [...]}    send these frames as one message each
@@ -164,6 +165,11 @@ class _Dialogue:
         match kind:
             case "expect":
                 await self._expect(value)
+            case "expect_after":
+                since = time.monotonic()
+                await self._expect(value[1])
+                seconds = time.monotonic() - since
+                assert seconds >= value[0], f"{value[1]} came after {seconds:.3f} s"
             case "welcome":
                 await self._send([WELCOME | _expiring(value)])
             case "send":

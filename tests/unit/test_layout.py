@@ -19,6 +19,8 @@ RULES = [
     "protocol/client_rules.py",
     "server/session.py",
     "server/counts.py",
+    "server/load.py",
+    "server/rate.py",
     "server/journal/entries.py",
     "server/journal/state.py",
     "server/params.py",

@@ -157,7 +157,7 @@ def fill(bench: Bench) -> None:
 
 def test_a_subject_that_fills_the_memory_is_refused() -> None:
     alice = make()
-    alice.memory.limit_bytes = 10_000
+    alice.memory.limit = 10_000
     fill(alice)
     alice.out.take_all()
     alice.send("more", params=text(1000))
@@ -167,7 +167,7 @@ def test_a_subject_that_fills_the_memory_is_refused() -> None:
 
 def test_what_one_subject_holds_does_not_keep_another_out() -> None:
     alice = make()
-    alice.memory.limit_bytes = 10_000
+    alice.memory.limit = 10_000
     fill(alice)
     bob = another(alice, "bob")
     bob.accept("a")
@@ -177,7 +177,7 @@ def test_what_one_subject_holds_does_not_keep_another_out() -> None:
 
 def test_sessions_of_one_subject_have_one_share() -> None:
     alice = make()
-    alice.memory.limit_bytes = 10_000
+    alice.memory.limit = 10_000
     fill(alice)
     again = another(alice, "alice")
     again.accept("a")

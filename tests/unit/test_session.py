@@ -459,7 +459,7 @@ def test_an_expired_result_does_not_disturb_later_acks(bench: Bench) -> None:
 def test_at_the_bound_of_all_sessions_no_further_request_is_taken(bench: Bench) -> None:
     bench.accept("a")
     bench.run(b"1", b"2")
-    bench.memory.limit_bytes = bench.memory.held_bytes
+    bench.memory.limit = bench.memory.held_bytes
     bench.out.take_all()
     bench.send("b")
     frame = only(bench)
