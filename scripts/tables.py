@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench.tables import markdown
+from server.metrics import metrics_table
 from server.settings import settings_table
 
 README: Final = Path(__file__).resolve().parents[1] / "README.md"
@@ -29,7 +30,13 @@ def settings() -> str:
     return markdown(("setting", "default", "meaning"), rows)
 
 
-TABLES: Final[dict[str, Callable[[], str]]] = {"settings": settings}
+def metrics() -> str:
+    """Return the table of all metrics."""
+    rows = [(f"`{row.name}`", row.type, row.labels, row.help) for row in metrics_table()]
+    return markdown(("metric", "type", "labels", "meaning"), rows)
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {"settings": settings, "metrics": metrics}
 
 
 def filled(text: str) -> str:
