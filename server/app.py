@@ -23,6 +23,7 @@ import uvloop
 
 from protocol import frames as wire
 from protocol.codes import CloseCode
+from server import logs
 from server.age import AgeClock
 from server.auth import Verifier
 from server.connection import Connection
@@ -35,9 +36,10 @@ from server.http import AdminRoutes, HttpRoutes
 from server.journal.checkpoint import Checkpointer
 from server.journal.committer import Committer
 from server.journal.entries import Stopped
-from server.journal.log import JournalError, LogInfo
+from server.journal.log import JournalError, LogInfo, Sealed
 from server.journal.opening import open_store
 from server.journal.projection import Projector, project
+from server.journal.state import RequestState
 from server.journal.store import Store, User
 from server.keys import looks_guessable
 from server.listener import LISTEN_BACKLOG, Listener
@@ -49,12 +51,12 @@ from server.origins import Origins
 from server.pools import Pools
 from server.readiness import Readiness, Unready
 from server.recovery import new_owner, recover, seal_older
-from server.session import Limits, Memory, Rules
+from server.session import Limits, Memory, Rules, Session
 from server.sessions import Sessions
 from server.settings import PREFIX, Settings, SettingsError
 from server.tokens import issue_token
 from server.users import Accounts
-from server.worker import Runtime
+from server.worker import Runtime, log_end
 
 GC_THRESHOLDS: Final = (5_000, 20, 20)
 SWEEP_SECONDS: Final = 1.0
@@ -79,10 +81,12 @@ def run(settings: Settings) -> int:
 
 
 class App:
-    """One server process and all its parts."""
+    """One server process and all its parts. `requests_ended` counts since its start."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.requests_ended = 0
+        self._started_at = time.monotonic()
         self._age_clock = AgeClock()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,6 +121,7 @@ class App:
         if stuck := self._sessions.stuck():
             # The event loop would wait for them without end.
             _log.error("handlers_do_not_stop", methods=sorted({r.method for r in stuck}))
+            logs.close()
             os._exit(code)
         return code
 
@@ -137,7 +142,13 @@ class App:
         await self._committer.begin()
         self._spawn(self._committer.run(), "committer")
         self._pools = Pools()
-        self._runtime = Runtime(handlers, self._pools, self._committer, settings.request_timeout)
+        self._runtime = Runtime(
+            handlers,
+            self._pools,
+            self._committer,
+            settings.request_timeout,
+            verbose=settings.log_level == "debug",
+        )
         self._projector = Projector(self._store, owner, lambda: self._committer.told_seq)
         rules = self._rules(handlers, owner)
         self._sessions = Sessions(
@@ -156,9 +167,18 @@ class App:
             loop.add_signal_handler(signal.SIGHUP, self._stopping.set)
         _log.info(
             "serving",
+            version=version("queuesystem"),
             url=f"ws://{settings.host}:{self.port}/ws",
             admin=f"http://{settings.admin_host}:{self._admin.port}",
             journal=_hide(settings.journal),
+            epoch=owner,
+            handlers=settings.handlers,
+            window=settings.window,
+            max_connections=settings.max_connections,
+            max_sessions=settings.max_sessions,
+            max_message_bytes=settings.max_message_bytes,
+            max_result_bytes=settings.max_result_bytes,
+            result_memory_bytes=settings.result_memory_bytes,
         )
 
     @property
@@ -180,7 +200,7 @@ class App:
             memory=Memory(settings.result_memory_bytes),
             journal=self._committer,
             check=handlers.check,
-            note=self._projector.note,
+            note=self._note,
             clock=time.time,
             advertised=wire.Limits(
                 window=settings.window,
@@ -191,6 +211,14 @@ class App:
             server=wire.ServerInfo("queuesystem", version("queuesystem")),
             load=self._load,
         )
+
+    def _note(self, session: Session, ended: Sequence[RequestState]) -> None:
+        """Take note of what a commit of `session` has ended."""
+        self.requests_ended += len(ended)
+        if self.settings.log_level == "debug":
+            for request in ended:
+                log_end(request, session)
+        self._projector.note(session, ended)
 
     async def _recover(self, handlers: Handlers, older: Sequence[LogInfo]) -> None:
         """Take over what older processes left, while new sessions are being served."""
@@ -297,7 +325,16 @@ class App:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None:
+        if isinstance(error, Sealed):
+            # What still runs here is run again there: nothing of it is this server's any more.
+            _log.critical(
+                "journal_lost",
+                reason="another server has taken over this journal: this one stops",
+                error=str(error),
+            )
+            self._failure = error
+            self._stopping.set()
+        elif error is not None:
             _log.critical("part_failed", part=task.get_name(), error=str(error), exc_info=error)
             self._failure = error
             self._stopping.set()
@@ -305,6 +342,7 @@ class App:
     def _on_signal(self) -> None:
         if self._stopping.is_set():
             _log.warning("stopped_at_once", reason="second signal")
+            logs.close()
             os._exit(1)
         self._stopping.set()
 
@@ -312,6 +350,7 @@ class App:
         settings = self.settings
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            logs.sweep()
             self._gateway.sweep()
             self._listener.sweep()
             self._admin.sweep()
@@ -379,7 +418,13 @@ class App:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._pools.close()
         await self._store.close()
-        _log.info("stopped")
+        _log.info(
+            "stopped",
+            uptime_seconds=round(time.monotonic() - self._started_at, 1),
+            requests_ended=self.requests_ended,
+            sessions=len(self._sessions),
+            unfinished=sum(seat.session.unfinished for seat in self._sessions),
+        )
 
 
 async def _no_websocket(_: Connection) -> None:

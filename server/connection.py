@@ -9,6 +9,7 @@ asyncio layer has a task, a lock and queues for each. Everything here runs in th
 """
 
 import asyncio
+import secrets
 from collections import Counter, deque
 from http import HTTPStatus
 from typing import Final, Protocol, cast
@@ -90,7 +91,7 @@ class Receiver(Protocol):
 class Connection(asyncio.Protocol):
     """See above. `request` is there until somebody listens; `identity` is what its
     `Authorization: Bearer` brought. `early` tells that something came behind the request before
-    it was answered.
+    it was answered. `id` is what the log calls this connection.
 
     One whose request has not come after `open_timeout_seconds` is cut off.
 
@@ -117,6 +118,7 @@ class Connection(asyncio.Protocol):
         "_upgraded",
         "_waiter",
         "early",
+        "id",
         "identity",
         "lost",
         "paused_since",
@@ -132,6 +134,7 @@ class Connection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         open_timeout_seconds: float,
     ) -> None:
+        self.id = secrets.token_hex(4)
         self.identity: Identity | None = None
         self.request: Request | None = None
         self.paused_since: float | None = None
@@ -170,6 +173,11 @@ class Connection(asyncio.Protocol):
         """The peer's IP address, empty when it is not known."""
         peer = self._transport.get_extra_info("peername")
         return str(peer[0]) if peer else ""
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the closing handshake, 1006 when there was none, None before the end."""
+        return self._protocol.close_code
 
     @property
     def open(self) -> bool:

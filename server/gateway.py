@@ -43,16 +43,24 @@ LIMITS: Final = ("connections", "sessions", "sessions_per_subject")
 class Refusal(Exception):
     """This connection is to be closed with `code`; the text names the error and what to do.
 
-    `limit` is which of LIMITS kept it out, if one did.
+    `limit` is which of LIMITS kept it out, if one did. `quoted` may repeat what the client sent,
+    so that is not in `logged`, the text for the log.
     """
 
     def __init__(
-        self, code: CloseCode, error: ErrorCode | str, message: str, *, limit: str = ""
+        self,
+        code: CloseCode,
+        error: ErrorCode | str,
+        message: str,
+        quoted: str = "",
+        *,
+        limit: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message + quoted)
         self.limit = limit
         self.code = code
         self.error = error
+        self.logged = f"{error}: {message}"
 
     @property
     def reason(self) -> str:
@@ -124,7 +132,13 @@ class Gateway:
             self.handshakes["refused"] += 1
             if refused.limit:
                 self.rejected[refused.limit] += 1
-            _log.info("refused", code=int(refused.code), reason=refused.reason)
+            _log.info(
+                "refused",
+                connection=connection.id,
+                address=connection.address,
+                code=int(refused.code),
+                reason=refused.logged,
+            )
             connection.close(refused.code, refused.reason)
         except ConnectionLost:
             self.handshakes["lost"] += 1  # gone before it had a session
@@ -138,6 +152,17 @@ class Gateway:
         session = seat.session
         session.authorize(join_scopes(identity.scopes))
         session.attach(link.outbox, hello, identity.expires_at, reason)
+        _log.info(
+            "connection_opened",
+            connection=connection.id,
+            session=session.state.id,
+            subject=identity.subject,
+            address=connection.address,
+            resumed=hello.session == session.state.id,
+            reason=reason,
+            epoch=session.epoch,
+            unfinished=session.unfinished,
+        )
         connection.listen(link)
 
     def _check_admission(self, connection: Connection) -> None:
@@ -171,14 +196,15 @@ class Gateway:
         first = frames[0]
         if isinstance(first, wire.Hello) and len(frames) == 1:
             return first
+        quoted = ""
         if isinstance(first, wire.Hello):
             problem = "wait for welcome before sending more frames"
         elif isinstance(first, FrameError):
-            problem = f"the first frame must be a hello: {first}"
+            problem, quoted = "the first frame must be a hello", f": {first}"
         else:
             problem = "the first frame must be a hello"
-        connection.send(encode(refusal(ErrorCode.BAD_FRAME, problem)))
-        raise Refusal(CloseCode.PROTOCOL_ERROR, ErrorCode.BAD_FRAME, problem)
+        connection.send(encode(refusal(ErrorCode.BAD_FRAME, problem + quoted)))
+        raise Refusal(CloseCode.PROTOCOL_ERROR, ErrorCode.BAD_FRAME, problem, quoted)
 
     async def _authenticate(self, connection: Connection, hello: wire.Hello) -> Identity:
         if hello.token is None:
@@ -245,7 +271,9 @@ class Gateway:
         except Flooded:
             self.close(link, CloseCode.SLOW_CONSUMER, _FLOODED)
         except Exception:
-            _log.exception("connection_failed", session=link.session.state.id)
+            _log.exception(
+                "connection_failed", connection=link.connection.id, session=link.session.state.id
+            )
             self.close(link, CloseCode.INTERNAL_ERROR, "internal error")
 
     def _take(self, link: "Link", message: str | bytes) -> None:
@@ -298,7 +326,9 @@ class Gateway:
         except Flooded:
             self.close(link, CloseCode.SLOW_CONSUMER, _FLOODED)
         except Exception:
-            _log.exception("connection_failed", session=session.state.id)
+            _log.exception(
+                "connection_failed", connection=link.connection.id, session=session.state.id
+            )
             self.close(link, CloseCode.INTERNAL_ERROR, "internal error")
         else:
             if not self._close_if_over(link, frames):
@@ -320,6 +350,13 @@ class Gateway:
         session = link.session
         link.outbox.close()
         session.detach(link.outbox)
+        _log.info(
+            "connection_lost",
+            connection=link.connection.id,
+            session=session.state.id,
+            code=link.connection.close_code,
+            unfinished=session.unfinished,
+        )
         if self._links.get(session.state.id) is link:
             del self._links[session.state.id]
             link.seat.idle_since = self.loop.time()
@@ -351,7 +388,13 @@ class Gateway:
         """Close the connection of `link`, behind what can still be sent."""
         if link.connection.open:
             self.slow_consumers += code is CloseCode.SLOW_CONSUMER
-            _log.info("closing", session=link.session.state.id, code=int(code), reason=reason)
+            _log.info(
+                "closing",
+                connection=link.connection.id,
+                session=link.session.state.id,
+                code=int(code),
+                reason=reason,
+            )
             link.flush()
             link.connection.close(code, reason)
 

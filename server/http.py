@@ -104,6 +104,14 @@ class HttpRoutes:
                 case _:
                     return _json(HTTPStatus.NOT_FOUND, {"error": _NOTHING_HERE})
         except _HttpError as error:
+            if not request.path.startswith("/token"):  # that says more itself
+                # Neither the text nor the path: they may quote what the client sent.
+                _log.info(
+                    "http_refused",
+                    connection=connection.id,
+                    address=connection.address,
+                    status=int(error.status),
+                )
             return _json(error.status, {"error": str(error)}, error.headers)
 
     # WebSocket
@@ -150,10 +158,11 @@ class HttpRoutes:
             user = await self._accounts.login(name, password, address)
         except LoginRefused as error:
             self._verifier.failures["login"] += 1
-            _log.info("login_refused", address=address)
+            _log.info("login_refused", connection=connection.id, address=address)
             raise _unauthorized("Basic", str(error)) from None
         except TooManyLogins as error:
             self._verifier.failures["login_throttled"] += 1
+            _log.warning("login_throttled", connection=connection.id, address=address)
             wait = str(max(1, math.ceil(error.retry_after_seconds)))
             raise _HttpError(HTTPStatus.TOO_MANY_REQUESTS, str(error), Retry_After=wait) from None
         except JournalError as error:

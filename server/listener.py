@@ -29,6 +29,7 @@ SPARE_CONNECTIONS: Final = 1000
 """What has no session and is not to get one: probes, logins, refusals under way, attacks."""
 PING_SECONDS: Final = 20.0
 """A peer that was silent for so long is pinged, and cut off when it stays silent as long again."""
+LOGGED_PATH_MAX: Final = 128
 
 _log = structlog.get_logger(__name__)
 
@@ -107,7 +108,12 @@ class Listener:
                 connection.ping()
             elif silent_seconds > 2 * PING_SECONDS:
                 reason = "keepalive: no answer to a ping"
-                _log.info("closing", code=int(CloseCode.INTERNAL_ERROR), reason=reason)
+                _log.info(
+                    "closing",
+                    connection=connection.id,
+                    code=int(CloseCode.INTERNAL_ERROR),
+                    reason=reason,
+                )
                 connection.close(CloseCode.INTERNAL_ERROR, reason)
 
     # For connections
@@ -135,7 +141,9 @@ class Listener:
         try:
             response = await self._routes(connection, request)
         except Exception:
-            _log.exception("request_failed", path=request.path)
+            # Not the query: it may hold what was meant for nobody's eyes.
+            path = request.path.partition("?")[0][:LOGGED_PATH_MAX]
+            _log.exception("http_failed", connection=connection.id, path=path)
             text = "the server failed, its log says why\n"
             response = connection.reject(HTTPStatus.INTERNAL_SERVER_ERROR, text)
         if response is None and not self._accepting:
@@ -151,7 +159,7 @@ class Listener:
             try:
                 await self._serve(connection)
             except Exception:
-                _log.exception("connection_failed")
+                _log.exception("connection_failed", connection=connection.id)
                 connection.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -367,6 +367,11 @@ class Session:
         self._append(self.state.snapshot())
 
     @property
+    def epoch(self) -> str:
+        """The epoch that numbers its events."""
+        return self._rules.epoch
+
+    @property
     def unfinished(self) -> int:
         """How many requests were taken and have not ended."""
         return self._unfinished

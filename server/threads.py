@@ -10,6 +10,7 @@ endless handler would keep a stopped server alive.
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -67,7 +68,8 @@ class Threads:
         future = asyncio.get_running_loop().create_future()
         self._running.add(future)
         try:
-            self._calls.put((future, function, arguments))
+            # With the context of who calls: its log lines say for which request.
+            self._calls.put((future, copy_context().run, (function, *arguments)))
             return await _to_the_end(future)
         finally:
             self._running.discard(future)

@@ -14,7 +14,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -27,7 +27,8 @@ from server.histogram import Histogram
 from server.journal.committer import Committer
 from server.journal.entries import DONE, encode_error
 from server.journal.state import RequestState
-from server.pools import Pools, WorkerDied
+from server.log_context import handled, request_fields
+from server.pools import Pools, PoolsClosed, WorkerDied
 from server.request import Request, RequestError
 from server.scopes import split_scopes
 from server.session import TOO_LARGE, ResultTooLarge, Session
@@ -51,7 +52,8 @@ class Runtime:
 
     `running` is how many requests run now, `handler_seconds` how long they ran, by method: each
     attempt counts. Where handlers end in their first step the clock is read once for all those of
-    the same method that follow each other, and each counts as their mean.
+    the same method that follow each other, and each counts as their mean. `verbose`: there are
+    debug lines about every request, and no short cuts.
     """
 
     def __init__(
@@ -60,11 +62,14 @@ class Runtime:
         pools: Pools,
         committer: Committer,
         request_timeout_seconds: float,
+        *,
+        verbose: bool = False,
     ) -> None:
         self.handlers = handlers
         self.pools = pools
         self.committer = committer
         self.request_timeout_seconds = request_timeout_seconds
+        self.verbose = verbose
         self.loop = asyncio.get_running_loop()
         self.draining = False
         self.running = 0
@@ -119,6 +124,9 @@ class Worker:
     def put(self, batch: Sequence[RequestState]) -> None:
         """Queue `batch`; the session's window keeps this within the queue's size."""
         self._queue.put_nowait(batch)
+        if self._runtime.verbose:
+            for request in batch:
+                _log.debug("request_accepted", **_context(request, self.session))
         if not self.alive and not self._runtime.draining:
             self._task = asyncio.create_task(self._run())
             self._task.add_done_callback(self._on_end)
@@ -159,6 +167,7 @@ class Worker:
     async def _run(self) -> None:
         batch = self._batch
         runtime = self._runtime
+        verbose = runtime.verbose
         while not runtime.draining:
             if not batch:
                 batch.extend(await self._queue.get())
@@ -168,12 +177,13 @@ class Worker:
                 self._prepare_late(request)
             if request.outcome is not None:
                 self.session.skip()
-            elif request.prepared is None or not request.prepared[0].quick:
+            elif verbose or request.prepared is None or not request.prepared[0].quick:
                 await self._run_one(request, None)
             elif (begun := self._begin(request)) is not None:
                 await self._run_one(request, begun)
             elif batch and self._answers_bytes < ANSWERS_BYTES_MAX:
                 continue
+            handled.set(None)
             self._flush()
             # A slow client holds its handlers back; one that is gone does not.
             while (out := self.session.out) is not None and out.full:
@@ -187,7 +197,9 @@ class Worker:
         if method is not self._lap_method:
             self._lap(method)
         self._lap_count += 1
-        handler = method.function(self._call(request, 1), *arguments)
+        call = self._call(request, 1)
+        handled.set(call)
+        handler = method.function(call, *arguments)
         try:
             waited_for = handler.send(None)
         except StopIteration as returned:
@@ -259,8 +271,12 @@ class Worker:
         try:
             method, arguments = request.prepared or self._prepare(request)
             if request.attempt > 0:
-                _check_attempt(request, method)
+                self._check_attempt(request, method)
             session.start(request)
+            if request.attempt > 1:
+                _log.info("request_replayed", **_context(request, session))
+            elif self._runtime.verbose:
+                _log.debug("request_started", **_context(request, session))
             if request.attempt > 1 or method.replay != "always":
                 # The count must survive a crash of this very attempt.
                 await self._runtime.committer.durable()
@@ -286,6 +302,21 @@ class Worker:
             return False
         session.finish(request, outcome, error)
         return True
+
+    def _check_attempt(self, request: RequestState, method: Method) -> None:
+        """Raise _Ended for a request that must not be run once more."""
+        if method.replay != "always":
+            _log.warning("request_interrupted", **_context(request, self.session))
+            raise _Ended(
+                ErrorCode.INTERRUPTED,
+                "a crash hit this request, and its method must not run twice",
+            )
+        if request.attempt >= method.max_attempts:
+            _log.error("request_given_up", **_context(request, self.session))
+            raise _Ended(
+                ErrorCode.HANDLER_ERROR,
+                f"given up after {request.attempt} attempts that ended with a crash",
+            )
 
     def _prepare_late(self, request: RequestState) -> None:
         """Make the arguments that were not kept, if they can be made; if not, it ends with that."""
@@ -318,6 +349,7 @@ class Worker:
         self, request: RequestState, method: Method, arguments: tuple[Any, ...]
     ) -> None:
         call = self._call(request, request.attempt)
+        handled.set(call)
         match method.kind:
             case "coroutine":
                 self._emit(request, method, await method.function(call, *arguments))
@@ -359,6 +391,10 @@ class Worker:
             case RequestError():
                 return failure.code, _handler_text(failure)
             case _Ended():
+                if failure.code in _UNRUNNABLE:
+                    _log.warning(
+                        "request_unrunnable", code=failure.code, **_context(request, self.session)
+                    )
                 return failure.code, _text(failure.code, str(failure))
             case ResultTooLarge():
                 return ErrorCode.RESULT_TOO_LARGE, TOO_LARGE
@@ -366,6 +402,9 @@ class Worker:
                 if self._stop_code is None:
                     raise failure
                 return _NONE  # `_stopped` says how it ends
+            case PoolsClosed():
+                # Not the handler's doing: the server stops, the request stays in the journal.
+                raise asyncio.CancelledError from failure
             case Exception() | SystemExit() | asyncio.CancelledError():
                 _log.exception("handler_failed", **_context(request, self.session))
                 return ErrorCode.HANDLER_ERROR, _FAILED
@@ -391,6 +430,11 @@ class Worker:
                 self._timer.cancel()
             self._set_timer()
 
+    def _tell_timeout(self, request: RequestState) -> None:
+        # A timeout that came with the request is its client's own affair.
+        tell = _log.warning if request.timeout is None else _log.info
+        tell("request_timed_out", **_context(request, self.session))
+
     def _set_timer(self) -> None:
         self._timer_at = self._deadline
         self._timer = self._runtime.loop.call_at(self._deadline, self._expired)
@@ -403,6 +447,7 @@ class Worker:
         loop = self._runtime.loop
         if loop.time() >= self._deadline:
             if self._stop_code is None:
+                self._tell_timeout(self.running)
                 self.stop(self.running, ErrorCode.TIMEOUT)
             elif self._task is not None:
                 self._task.cancel()  # the handler swallowed the last one
@@ -448,24 +493,12 @@ class _Ended(Exception):
         self.code = code
 
 
-def _check_attempt(request: RequestState, method: Method) -> None:
-    if method.replay != "always":
-        raise _Ended(
-            ErrorCode.INTERRUPTED,
-            "a crash hit this request, and its method must not run twice",
-        )
-    if request.attempt >= method.max_attempts:
-        raise _Ended(
-            ErrorCode.HANDLER_ERROR,
-            f"given up after {request.attempt} attempts that ended with a crash",
-        )
-
-
 def _text(code: ErrorCode, message: str) -> bytes:
     return encode_error(code, message, retryable=False)
 
 
 _NOT_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError)
+_UNRUNNABLE: Final = {ErrorCode.UNKNOWN_METHOD, ErrorCode.INVALID_PARAMS}
 _NONE: Final = ("", b"")
 _FAILED: Final = _text(ErrorCode.HANDLER_ERROR, "the handler failed")
 _STOP_TEXT: Final = {
@@ -493,11 +526,18 @@ def _handler_text(failure: RequestError) -> bytes:
         return encode_error(failure.code, failure.message, failure.retryable)
 
 
-def _context(request: RequestState, session: Session) -> dict[str, Any]:
-    return {
-        "session": session.state.id,
-        "n": request.n,
-        "method": request.method,
-        "subject": session.state.subject,
-        "attempt": request.attempt,
-    }
+def log_end(request: RequestState, session: Session) -> None:
+    """Log (debug) how `request` ended, once that is durable."""
+    seconds = request.ended - request.started if request.started else 0.0
+    _log.debug(
+        "request_ended",
+        outcome=request.outcome,
+        results=request.total,
+        seconds=round(seconds, 6),
+        **_context(request, session),
+    )
+
+
+def _context(request: RequestState, session: Session) -> Mapping[str, Any]:
+    state = session.state
+    return request_fields(state.id, request.n, request.method, state.subject, request.attempt)

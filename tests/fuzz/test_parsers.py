@@ -133,6 +133,7 @@ def test_any_claims_that_were_signed_are_believed_or_refused(claims: dict[str, A
 
 
 class NoConnection:
+    id = "c0ffee"
     address = "192.0.2.1"
     identity = None
 

@@ -54,7 +54,7 @@ async def test_a_url_that_cannot_be_read_is_the_clients_fault(
 ) -> None:
     response = await exchange(server, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert 400 <= status(response) < 500
-    assert "request_failed" not in server.log.read_text()
+    assert "http_failed" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "CONNECT", "PUT", "get"])

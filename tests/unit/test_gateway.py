@@ -21,6 +21,9 @@ class ListConnection:
     """An open connection on which `hello` was said by somebody the handshake identified."""
 
     def __init__(self, hello: wire.Hello) -> None:
+        self.id = "c0ffee"
+        self.address = "127.0.0.1"
+        self.close_code = 1006
         self.identity = Identity("alice", frozenset(), time.time() + 60)
         self.request = None
         self.open = True
