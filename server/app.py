@@ -1,6 +1,6 @@
 """The server process: start, serve, drain, stop.
 
-start  open the journal, seal what older processes wrote, listen, recover
+start  listen, open the journal, seal what older processes wrote, accept connections, recover
 serve  until a signal, or until a part of the server fails
 drain  stop accepting, say goaway, let running requests end
 stop   commit what is left, close connections with 1012, close the journal
@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from socket import socket as Socket  # noqa: N812 - a class
 from typing import Any, Final
 
 import structlog
@@ -42,7 +43,7 @@ from server.journal.projection import Projector, project
 from server.journal.state import RequestState
 from server.journal.store import Store, User
 from server.keys import looks_guessable
-from server.listener import LISTEN_BACKLOG, Listener
+from server.listener import Listener
 from server.load import Load
 from server.loading import load_handlers
 from server.loop_lag import LoopLag
@@ -54,6 +55,7 @@ from server.recovery import new_owner, recover, seal_older
 from server.session import Limits, Memory, Rules, Session
 from server.sessions import Sessions
 from server.settings import PREFIX, Settings, SettingsError
+from server.sockets import LISTEN_BACKLOG, listen
 from server.tokens import issue_token
 from server.users import Accounts
 from server.worker import Runtime, log_end
@@ -136,6 +138,9 @@ class App:
         if settings.jwt_secret is not None and looks_guessable(settings.jwt_secret):
             _log.warning("jwt_secret_guessable", advice="make one of 32 random bytes")
         origins = _origins(settings)
+        # Before the journal: on MongoDB, who opens it takes it over.
+        sockets = _listen(settings.host, settings.port, "PORT")
+        admin_sockets = _listen(settings.admin_host, settings.admin_port, "ADMIN_PORT")
         self._store = await open_store(settings.journal, history_ttl_seconds=settings.history_ttl)
         owner = await new_owner(self._store.log, time.time_ns())
         self._committer = Committer(self._store.log, owner)
@@ -155,7 +160,7 @@ class App:
             rules, self._runtime, settings.max_sessions, settings.max_sessions_per_subject
         )
         older = await seal_older(self._store.log, owner)
-        await self._listen(verifier, origins, handlers, rules.memory)
+        await self._accept(sockets, admin_sockets, verifier, origins, handlers, rules.memory)
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
         self._spawn(self._loop_lag.run(), "loop_lag")
@@ -242,8 +247,14 @@ class App:
             )
         self._spawn(self._keep_journal([info.owner for info in older]), "journal_keeper")
 
-    async def _listen(
-        self, verifier: Verifier, origins: Origins, handlers: Handlers, memory: Memory
+    async def _accept(
+        self,
+        sockets: Sequence[Socket],
+        admin_sockets: Sequence[Socket],
+        verifier: Verifier,
+        origins: Origins,
+        handlers: Handlers,
+        memory: Memory,
     ) -> None:
         settings = self.settings
         max_connections = make_room(settings.max_connections)
@@ -301,8 +312,8 @@ class App:
             spare_connections=ADMIN_SOCKETS_MAX,
         )
         # Before the public port: who cannot be watched serves nobody.
-        await _open(self._admin, settings.admin_host, settings.admin_port, "ADMIN_PORT")
-        await _open(self._listener, settings.host, settings.port, "PORT")
+        await self._admin.start(admin_sockets)
+        await self._listener.start(sockets)
 
     def _readiness(self) -> Readiness:
         reasons: list[Unready] = []
@@ -431,14 +442,12 @@ async def _no_websocket(_: Connection) -> None:
     """Serve nobody: AdminRoutes answers every request, so that none becomes a WebSocket."""
 
 
-async def _open(listener: Listener, host: str, port: int, setting: str) -> None:
+def _listen(host: str, port: int, setting: str) -> list[Socket]:
     """Listen, or raise OSError with what to change."""
     try:
-        await listener.start(host, port)
+        return listen(host, port)
     except OSError as error:
-        name = f"{PREFIX}{setting}"
-        reason = error.strerror or str(error)
-        raise OSError(f"cannot listen on {host} port {port}, see {name}: {reason}") from error
+        raise OSError(error.errno, f"{error.strerror or error}, see {PREFIX}{setting}") from error
 
 
 def _origins(settings: Settings) -> Origins:

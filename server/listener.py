@@ -1,4 +1,4 @@
-"""The listening socket and its connections, from TCP accept to TCP close.
+"""The listening sockets' connections, from TCP accept to TCP close.
 
     connection -> HTTP request -> routes -> a response, or the handshake -> serve(connection)
 
@@ -11,6 +11,7 @@ More than `max_connections` are still told that they are too many (by `serve`), 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
+from socket import socket as Socket  # noqa: N812 - a class
 from typing import Any, Final, cast
 
 import structlog
@@ -22,9 +23,8 @@ from websockets.typing import Subprotocol
 from protocol.codes import CloseCode
 from protocol.frames import SUBPROTOCOL
 from server.connection import HELLO_BYTES_MAX, Connection, Traffic
+from server.sockets import LISTEN_BACKLOG
 
-LISTEN_BACKLOG: Final = 4096
-"""asyncio's own 100 turns a reconnect storm into SYN retries of a second each."""
 SPARE_CONNECTIONS: Final = 1000
 """What has no session and is not to get one: probes, logins, refusals under way, attacks."""
 PING_SECONDS: Final = 20.0
@@ -66,25 +66,28 @@ class Listener:
         self._cut_off_logged = 0
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server
+        self._servers: list[asyncio.Server] = []
         self._accepting = True
         self._gone = asyncio.Event()
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen."""
-        self._server = await self._loop.create_server(
-            self._connection, host, port, backlog=LISTEN_BACKLOG, reuse_address=True
-        )
+    async def start(self, sockets: Sequence[Socket]) -> None:
+        """Accept the connections of `sockets`, which listen already."""
+        for each in sockets:
+            server = await self._loop.create_server(
+                self._connection, sock=each, backlog=LISTEN_BACKLOG
+            )
+            self._servers.append(server)
 
     @property
     def port(self) -> int:
         """The port it listens on (useful when the configured one is 0)."""
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     def stop_accepting(self) -> None:
         """Take no further connections; those whose handshake is under way are refused."""
         self._accepting = False
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def close_all(self, code: CloseCode, reason: str) -> None:
         """Close every connection, and wait until they are gone."""

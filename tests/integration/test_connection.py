@@ -13,6 +13,7 @@ import pytest
 from protocol.codes import CloseCode
 from server.connection import Connection
 from server.listener import PING_SECONDS, Listener
+from server.sockets import listen
 from tests.server_process import ServerProcess, token
 
 TEXT, CLOSE, PING, PONG, CONTINUATION = 0x1, 0x8, 0x9, 0xA, 0x0
@@ -221,7 +222,7 @@ async def test_a_failure_of_ours_closes_with_1011() -> None:
         raise RuntimeError("a bug")
 
     listener = Listener(open_to_all, fail, open_timeout_seconds=5, max_message_bytes=100)
-    await listener.start("127.0.0.1", 0)
+    await listener.start(listen("127.0.0.1", 0))
     reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
     client = Wire(reader, writer)
     await client.handshake()

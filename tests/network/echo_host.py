@@ -21,6 +21,7 @@ from websockets.http11 import Request, Response
 from server import logs
 from server.connection import Connection
 from server.listener import Listener
+from server.sockets import listen
 
 
 class Echo:
@@ -56,7 +57,7 @@ async def serve(connection: Connection) -> None:
 async def run(port: int, max_message_bytes: int) -> None:
     """Serve until the process is killed."""
     listener = Listener(accept, serve, open_timeout_seconds=10, max_message_bytes=max_message_bytes)
-    await listener.start("127.0.0.1", port)
+    await listener.start(listen("127.0.0.1", port))
     print(listener.port, flush=True)  # noqa: T201 - that is what it is asked for
     await asyncio.Event().wait()
 

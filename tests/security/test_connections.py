@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 
 from server.connection import HELLO_BYTES_MAX, Connection, Traffic
 from server.listener import Listener
+from server.sockets import listen
 from tests.integration.test_connection import (
     CONTINUATION,
     MASK,
@@ -94,7 +95,7 @@ async def test_more_sockets_than_the_bound_are_cut_off_and_places_come_free() ->
         max_connections=2,
         spare_connections=3,
     )
-    await listener.start("127.0.0.1", 0)
+    await listener.start(listen("127.0.0.1", 0))
     there: Any = listener  # `wire` needs its port
     async with AsyncExitStack() as stack:
         for _ in range(5):
