@@ -43,7 +43,7 @@ from server.journal.projection import Projector, project
 from server.journal.state import RequestState
 from server.journal.store import Store, User
 from server.keys import looks_guessable
-from server.listener import Listener
+from server.listener import RESTART_REASON, Listener
 from server.load import Load
 from server.loading import load_handlers
 from server.loop_lag import LoopLag
@@ -65,10 +65,15 @@ SWEEP_SECONDS: Final = 1.0
 PROJECT_SECONDS: Final = 1.0
 ADMIN_SOCKETS_MAX: Final = 64
 """Connections of the admin port: scrapers and probes, each for a moment."""
-RECONNECT_SPREAD_SECONDS: Final = 3.0
-"""Clients told to go away come back spread over so many seconds."""
+RECONNECTS_PER_SECOND: Final = 1000
+"""Clients told to go away come back spread over a time in which no more than so many come in a
+second: well below what one core can greet (README, "How fast"),"""
+RECONNECT_SPREAD_SECONDS_MAX: Final = 30.0
+"""but over no more than this: what is more waits in the kernel's queue."""
 FLUSH_SECONDS: Final = 5.0
 """How long a stopping server waits for its last commit; what is not in it is run again."""
+CLOSE_SECONDS: Final = 2.0
+"""How long a stopping server waits for answers to its close frames: everybody else waits, too."""
 
 _log = structlog.get_logger(__name__)
 
@@ -401,11 +406,13 @@ class App:
         _log.info("draining", seconds=self.settings.drain_timeout)
         self._draining = True
         self._listener.stop_accepting()
-        self._gateway.go_away(
-            "restart",
-            lambda: random.uniform(0, RECONNECT_SPREAD_SECONDS),  # noqa: S311 - not a secret
-        )
+        self._gateway.go_away("restart", partial(random.uniform, 0, self._spread_seconds()))
         await self._sessions.drain(self.settings.drain_timeout)
+
+    def _spread_seconds(self) -> float:
+        """Return over how many seconds the clients are to come back."""
+        seconds = len(self._gateway.links) / RECONNECTS_PER_SECOND
+        return min(seconds, RECONNECT_SPREAD_SECONDS_MAX)
 
     # Stop
 
@@ -420,9 +427,9 @@ class App:
                 _log.error("stopped_without_last_commit", reason="the journal did not answer")
         else:
             self._listener.stop_accepting()
-        await self._listener.close_all(CloseCode.RESTART, "restart: come back soon")
+        await self._listener.close_all(CloseCode.RESTART, RESTART_REASON, CLOSE_SECONDS)
         self._admin.stop_accepting()
-        await self._admin.close_all(CloseCode.RESTART, "")
+        await self._admin.close_all(CloseCode.RESTART, "", CLOSE_SECONDS)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -30,6 +30,8 @@ HELLO_BYTES_MAX: Final = 64 * 1024
 """Until somebody listens a message may be no longer: who sends it is not known yet."""
 CLOSE_SECONDS: Final = 8.0
 """A peer that lets the closing handshake wait for longer is cut off."""
+ARRIVAL_SECONDS: Final = 0.5
+"""When the server stops, so long after it connected a peer's request may still come."""
 
 _log = structlog.get_logger(__name__)
 
@@ -396,15 +398,19 @@ class Connection(asyncio.Protocol):
             self._write()
 
     def close(self, code: CloseCode, reason: str = "") -> None:
-        """Begin the closing handshake; a peer that does not play along is cut off."""
+        """Begin the closing handshake; a peer that does not play along is cut off.
+
+        Where there is no WebSocket yet: a request that has come gets its answer, and is the last.
+        """
         if self.open:
             self._closing = True
             self._protocol.send_close(code, reason)
             self._write()
             self._cut_off_after(CLOSE_SECONDS)
             self._read_on()  # for the peer's part of the handshake
-        elif self._protocol.state is State.CONNECTING:
-            self.abort()
+        elif self._head_end is not None and not self.lost:
+            self._cancel_cut_off()
+            self._cut_off_after(max(0.0, self.seen_at + ARRIVAL_SECONDS - self._loop.time()))
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -102,6 +102,7 @@ class Gateway:
         self.takeovers = 0
         self._links: dict[str, Link] = {}
         self._greeting = 0
+        self._farewell: Callable[[], wire.GoAway] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.loop = asyncio.get_running_loop()
 
@@ -163,6 +164,8 @@ class Gateway:
             epoch=session.epoch,
             unfinished=session.unfinished,
         )
+        if self._farewell is not None:
+            link.outbox.put(self._farewell())
         connection.listen(link)
 
     def _check_admission(self, connection: Connection) -> None:
@@ -380,9 +383,13 @@ class Gateway:
                 self.close(link, CloseCode.SLOW_CONSUMER, _SLOW)
 
     def go_away(self, reason: str, reconnect_after: Callable[[], float]) -> None:
-        """Tell every client that the server drains, each with its own time to come back."""
+        """Tell every client that the server drains, each with its own time to come back.
+
+        Those who are just greeted are told when they have been.
+        """
+        self._farewell = lambda: wire.GoAway(reason, reconnect_after())
         for link in self.links:
-            link.outbox.put(wire.GoAway(reason, reconnect_after()))
+            link.outbox.put(self._farewell())
 
     def close(self, link: "Link", code: CloseCode, reason: str) -> None:
         """Close the connection of `link`, behind what can still be sent."""

@@ -27,6 +27,7 @@ from server.sockets import LISTEN_BACKLOG
 
 SPARE_CONNECTIONS: Final = 1000
 """What has no session and is not to get one: probes, logins, refusals under way, attacks."""
+RESTART_REASON: Final = "restart: come back soon"
 PING_SECONDS: Final = 20.0
 """A peer that was silent for so long is pinged, and cut off when it stays silent as long again."""
 LOGGED_PATH_MAX: Final = 128
@@ -84,15 +85,27 @@ class Listener:
         return int(self._servers[0].sockets[0].getsockname()[1])
 
     def stop_accepting(self) -> None:
-        """Take no further connections; those whose handshake is under way are refused."""
+        """Take no further connections; a WebSocket that still opens is closed with 1012."""
         self._accepting = False
         for server in self._servers:
             server.close()
 
-    async def close_all(self, code: CloseCode, reason: str) -> None:
-        """Close every connection, and wait until they are gone."""
+    async def close_all(self, code: CloseCode, reason: str, timeout_seconds: float) -> None:
+        """Close every connection and wait until they are gone; cut off who takes longer than that.
+
+        Requests for which the answer is being made get it.
+        """
         for connection in list(self.connections):
             connection.close(code, reason)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._all_gone()
+        except TimeoutError:
+            for connection in list(self.connections):
+                connection.abort()
+            await self._all_gone()
+
+    async def _all_gone(self) -> None:
         while self.connections:
             self._gone.clear()
             await self._gone.wait()
@@ -149,16 +162,18 @@ class Listener:
             _log.exception("http_failed", connection=connection.id, path=path)
             text = "the server failed, its log says why\n"
             response = connection.reject(HTTPStatus.INTERNAL_SERVER_ERROR, text)
-        if response is None and not self._accepting:
-            text = "the server is shutting down: come back later\n"
-            response = connection.reject(HTTPStatus.SERVICE_UNAVAILABLE, text)
         if response is None and connection.early:
             text = "wait for the answer to the handshake before you send more\n"
             response = connection.reject(HTTPStatus.BAD_REQUEST, text)
         if response is None:
             response = connection.accept(request)
         connection.respond(response)
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            return
+        if not self._accepting:
+            # Not before: no browser could tell that from a failure.
+            connection.close(CloseCode.RESTART, RESTART_REASON)
+        else:
             try:
                 await self._serve(connection)
             except Exception:

@@ -229,7 +229,7 @@ async def test_a_failure_of_ours_closes_with_1011() -> None:
     assert await client.closed() == 1011
     writer.close()
     listener.stop_accepting()
-    await listener.close_all(CloseCode.RESTART, "")
+    await listener.close_all(CloseCode.RESTART, "", timeout_seconds=60)
 
 
 # Silence

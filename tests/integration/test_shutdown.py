@@ -2,10 +2,12 @@
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from server.app import RECONNECTS_PER_SECOND
 from tests.raw import raw
 from tests.server_process import ServerProcess
 
@@ -68,6 +70,60 @@ async def test_what_waited_runs_after_the_next_start_for_the_first_time(
         await client.hello(session=welcome["session"])
         assert (await client.next("done", "b"))["attempt"] == 1
     assert runs.read_text() == "a 1\nb 1\n"
+
+
+async def test_what_is_accepted_while_it_drains_runs_after_the_next_start_for_the_first_time(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    server.start()
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    async with raw(server.url) as client:
+        welcome = await client.hello(started=True)
+        await client.request("a", "append", params={"path": str(runs), "gate": str(gate)})
+        await client.next("started")
+        terminate(server)
+        await client.next("goaway")
+        await client.request("b", "append", params={"path": str(runs), "gate": str(gate)})
+        await client.next("accepted", "b")
+        gate.touch()
+        await client.closed()
+    assert await exit_code(server) == 0
+    await server.astart()
+    async with raw(server.url) as client:
+        await client.hello(session=welcome["session"])
+        assert (await client.next("done", "b"))["attempt"] == 1
+    assert runs.read_text() == "a 1\nb 1\n"
+
+
+async def test_who_is_greeted_while_it_drains_is_told_to_go_away(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    server.start()
+    gate = tmp_path / "gate"
+    async with raw(server.url) as client, raw(server.url) as late:
+        await client.hello(started=True)
+        params = {"path": str(tmp_path / "runs"), "gate": str(gate)}
+        await client.request("a", "append", params=params)
+        await client.next("started")
+        terminate(server)
+        await client.next("goaway")
+        await late.hello()
+        await late.next("goaway")
+        gate.touch()
+        assert (await late.closed())[0] == 1012
+    assert await exit_code(server) == 0
+
+
+async def test_few_clients_are_asked_to_come_back_sooner_than_many(server: ServerProcess) -> None:
+    server.start()
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw(server.url)) for _ in range(3)]
+        for client in clients:
+            await client.hello()
+        terminate(server)
+        for client in clients:
+            goaway = await client.next("goaway")
+            assert goaway["reconnect_after"] <= len(clients) / RECONNECTS_PER_SECOND
 
 
 async def test_a_request_that_outlasts_the_drain_runs_again(server: ServerProcess) -> None:
