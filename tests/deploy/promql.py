@@ -18,6 +18,8 @@ _KEYWORDS = {
 }  # fmt: skip
 _COMPARISON = re.compile(rf"({_STRING}|\{{[^}}]*\}})|(==|!=|>=|<=|>|<)(?!\s*bool\b)")
 _DURATION = re.compile(rf"({_STRING}|\{{[^}}]*\}})|\b(\d+)([smhd])\b")
+_SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
+_MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -25,6 +27,16 @@ def metric_names(expression: str) -> set[str]:
     """Return the metrics that it reads; not those of a `__name__` matcher."""
     bare = _NOT_NAMES.sub(" ", expression)
     return {name for name in _NAME.findall(bare) if name.lower() not in _KEYWORDS}
+
+
+def matched(expression: str) -> set[tuple[str, str, str]]:
+    """Return what it looks for in labels: metric, label, and each value of `this|that`."""
+    return {
+        (metric, label, value)
+        for metric, matchers in _SELECTOR.findall(expression)
+        for label, values in _MATCHER.findall(matchers)
+        for value in values.split("|")
+    }
 
 
 def compared(expression: str) -> str:

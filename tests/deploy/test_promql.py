@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.deploy.promql import compared, metric_names, quicker
+from tests.deploy.promql import compared, matched, metric_names, quicker
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,16 @@ from tests.deploy.promql import compared, metric_names, quicker
 )
 def test_metric_names(expression: str, names: set[str]) -> None:
     assert metric_names(expression) == names
+
+
+def test_matched_labels() -> None:
+    expression = 'sum(rate(x_total{a="1", b=~"2|3"}[5m])) / y{a!="4"} + z'
+    assert matched(expression) == {
+        ("x_total", "a", "1"),
+        ("x_total", "b", "2"),
+        ("x_total", "b", "3"),
+        ("y", "a", "4"),
+    }
 
 
 @pytest.mark.parametrize(
