@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
+from websockets.datastructures import Headers
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidMessage,
@@ -45,12 +46,23 @@ _RETRYABLE_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class Loss(Exception):
-    """A connection was not made, or is gone; `fatal` tells not to come back."""
+    """A connection was not made, or is gone; `fatal` tells not to come back.
 
-    def __init__(self, message: str, code: int | None = None, *, fatal: bool = False) -> None:
+    `retry_after_seconds` is how long the server asked to stay away (`Retry-After`), else 0.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        code: int | None = None,
+        *,
+        fatal: bool = False,
+        retry_after_seconds: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.fatal = fatal
+        self.retry_after_seconds = retry_after_seconds
 
 
 def loss_of(error: Exception) -> Loss:
@@ -67,13 +79,24 @@ def loss_of(error: Exception) -> Loss:
             status = error.response.status_code
             text = bytes(error.response.body or b"")[:200].decode(errors="replace").strip()
             message = f"HTTP status {status} instead of a WebSocket" + (text and f": {text}")
-            return Loss(message, status, fatal=status not in _RETRYABLE_STATUS)
+            return Loss(
+                message,
+                status,
+                fatal=status not in _RETRYABLE_STATUS,
+                retry_after_seconds=_retry_after(error.response.headers),
+            )
         case ssl.SSLCertVerificationError():
             return Loss(str(error), fatal=True)
         case InvalidMessage() | OSError():
             return Loss(str(error) or "no answer in time")  # TimeoutError has no text
         case _:
             return Loss(str(error) or type(error).__name__, fatal=True)
+
+
+def _retry_after(headers: Headers) -> float:
+    """Return the seconds that `Retry-After` names (RFC 9110 section 10.2.3); dates count as 0."""
+    values = headers.get_all("Retry-After")
+    return float(values[0]) if values and values[0].isascii() and values[0].isdecimal() else 0.0
 
 
 async def dial(url: str, *, max_message_bytes: int, tls: ssl.SSLContext | None) -> ClientConnection:
@@ -188,4 +211,6 @@ class Patience:
             raise ConnectionFailed(f"gave up after {self._limit_seconds:g} s: {loss}", loss.code)
         delay = backoff(self._failures, RECONNECT_BASE_SECONDS, RECONNECT_CAP_SECONDS, self._random)
         self._failures += 1
-        return min(delay if wish_seconds is None else wish_seconds, left)
+        # The random part stays: all who were refused at one time must not come back at one time.
+        delay = loss.retry_after_seconds + delay if wish_seconds is None else wish_seconds
+        return min(delay, left)

@@ -25,6 +25,8 @@ import uvloop
 from protocol import frames as wire
 from protocol.codes import CloseCode
 from server import logs
+from server.addresses import Proxies
+from server.admission import Admission
 from server.age import AgeClock
 from server.auth import Verifier
 from server.connection import Connection
@@ -143,6 +145,7 @@ class App:
         if settings.jwt_secret is not None and looks_guessable(settings.jwt_secret):
             _log.warning("jwt_secret_guessable", advice="make one of 32 random bytes")
         origins = _origins(settings)
+        proxies = _proxies(settings)
         # Before the journal: on MongoDB, who opens it takes it over.
         sockets = _listen(settings.host, settings.port, "PORT")
         admin_sockets = _listen(settings.admin_host, settings.admin_port, "ADMIN_PORT")
@@ -165,7 +168,9 @@ class App:
             rules, self._runtime, settings.max_sessions, settings.max_sessions_per_subject
         )
         older = await seal_older(self._store.log, owner)
-        await self._accept(sockets, admin_sockets, verifier, origins, handlers, rules.memory)
+        await self._accept(
+            sockets, admin_sockets, verifier, origins, proxies, handlers, rules.memory
+        )
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
         self._spawn(self._loop_lag.run(), "loop_lag")
@@ -258,6 +263,7 @@ class App:
         admin_sockets: Sequence[Socket],
         verifier: Verifier,
         origins: Origins,
+        proxies: Proxies,
         handlers: Handlers,
         memory: Memory,
     ) -> None:
@@ -272,6 +278,13 @@ class App:
             slow_consumer_timeout_seconds=settings.slow_consumer_timeout,
             outbox_bytes=settings.outbox_bytes,
             max_connections=max_connections,
+            max_connections_per_subject=settings.max_connections_per_subject,
+        )
+        admission = Admission(
+            time.monotonic,
+            proxies=proxies,
+            max_connections_per_address=settings.max_connections_per_address,
+            handshakes_per_second=settings.handshakes_per_second,
         )
         routes = HttpRoutes(
             verifier=verifier,
@@ -280,6 +293,7 @@ class App:
             readiness=self._readiness,
             handlers=handlers,
             files=console_files() if settings.console == "on" else {},
+            admission=admission,
         )
         self._listener = Listener(
             routes,
@@ -287,6 +301,7 @@ class App:
             open_timeout_seconds=settings.auth_timeout,
             max_message_bytes=settings.max_message_bytes,
             max_connections=max_connections,
+            admission=admission,
         )
         registry = new_registry(
             Parts(
@@ -462,6 +477,13 @@ def _origins(settings: Settings) -> Origins:
         return Origins(settings.origins)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def _proxies(settings: Settings) -> Proxies:
+    try:
+        return Proxies(settings.trusted_proxies)
+    except ValueError as error:
+        raise SettingsError(f"trusted_proxies: {error}") from error
 
 
 def _issue(settings: Settings, user: User) -> tuple[str, float]:

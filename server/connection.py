@@ -65,6 +65,10 @@ class Host(Protocol):
     max_message_bytes: int
     traffic: Traffic
 
+    def connected(self, connection: "Connection") -> None:
+        """Take note of a new `connection`, or abort it."""
+        ...
+
     def requested(self, connection: "Connection", request: Request) -> None:
         """Take the one HTTP request of `connection`."""
         ...
@@ -91,9 +95,10 @@ class Receiver(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """See above. `request` is there until somebody listens; `identity` is what its
-    `Authorization: Bearer` brought. `early` tells that something came behind the request before
-    it was answered. `id` is what the log calls this connection.
+    """See above. `id` is what the log calls this connection. `address` is the client's: the peer's,
+    or what a trusted proxy told; empty when not known. `network` is for admission.py. `request` is
+    there until somebody listens; `identity` is what its `Authorization: Bearer` brought. `early`
+    tells that something came behind the request before it was answered.
 
     One whose request has not come after `open_timeout_seconds` is cut off.
 
@@ -119,10 +124,12 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_upgraded",
         "_waiter",
+        "address",
         "early",
         "id",
         "identity",
         "lost",
+        "network",
         "paused_since",
         "pinged",
         "request",
@@ -137,6 +144,8 @@ class Connection(asyncio.Protocol):
         open_timeout_seconds: float,
     ) -> None:
         self.id = secrets.token_hex(4)
+        self.address = ""
+        self.network = ""
         self.identity: Identity | None = None
         self.request: Request | None = None
         self.paused_since: float | None = None
@@ -171,12 +180,6 @@ class Connection(asyncio.Protocol):
         self._cut_off: asyncio.TimerHandle | None = None
 
     @property
-    def address(self) -> str:
-        """The peer's IP address, empty when it is not known."""
-        peer = self._transport.get_extra_info("peername")
-        return str(peer[0]) if peer else ""
-
-    @property
     def close_code(self) -> int | None:
         """The code of the closing handshake, 1006 when there was none, None before the end."""
         return self._protocol.close_code
@@ -191,7 +194,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(WRITE_BYTES_MAX)
+        peer = self._transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
         self._cut_off_after(self._open_timeout_seconds)
+        self._host.connected(self)
 
     def data_received(self, data: bytes) -> None:
         self.seen_at = self._loop.time()

@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 Handshake = Literal["welcomed", "refused", "lost"]
 """What became of a WebSocket: `lost` is gone before its welcome."""
-LIMITS: Final = ("connections", "sessions", "sessions_per_subject")
+LIMITS: Final = ("connections", "connections_per_subject", "sessions", "sessions_per_subject")
 """The limits that keep connections out, by the names of Gateway.rejected."""
 
 
@@ -87,6 +87,7 @@ class Gateway:
         slow_consumer_timeout_seconds: float,
         outbox_bytes: int,
         max_connections: int,
+        max_connections_per_subject: int = 10_000,
     ) -> None:
         self._sessions = sessions
         self._verifier = verifier
@@ -96,6 +97,8 @@ class Gateway:
         self._slow_consumer_timeout_seconds = slow_consumer_timeout_seconds
         self._outbox_bytes = outbox_bytes
         self._max_connections = max_connections
+        self._max_connections_per_subject = max_connections_per_subject
+        self._counts: Counter[str] = Counter()  # of _links, by subject
         self.handshakes: Counter[Handshake] = Counter()
         self.rejected: Counter[str] = Counter()
         self.slow_consumers = 0
@@ -147,26 +150,31 @@ class Gateway:
             self._greeting -= 1
 
     def _link(self, connection: Connection, hello: wire.Hello, identity: Identity) -> None:
+        self._check_subject(hello, identity)
         seat, reason = self._seat(hello, identity)
         link = Link(self, connection, seat, identity, self._outbox_bytes)
         self._take_over(link)
         session = seat.session
-        session.authorize(join_scopes(identity.scopes))
-        session.attach(link.outbox, hello, identity.expires_at, reason)
-        _log.info(
-            "connection_opened",
-            connection=connection.id,
-            session=session.state.id,
-            subject=identity.subject,
-            address=connection.address,
-            resumed=hello.session == session.state.id,
-            reason=reason,
-            epoch=session.epoch,
-            unfinished=session.unfinished,
-        )
-        if self._farewell is not None:
-            link.outbox.put(self._farewell())
-        connection.listen(link)
+        try:
+            session.authorize(join_scopes(identity.scopes))
+            session.attach(link.outbox, hello, identity.expires_at, reason)
+            _log.info(
+                "connection_opened",
+                connection=connection.id,
+                session=session.state.id,
+                subject=identity.subject,
+                address=connection.address,
+                resumed=hello.session == session.state.id,
+                reason=reason,
+                epoch=session.epoch,
+                unfinished=session.unfinished,
+            )
+            if self._farewell is not None:
+                link.outbox.put(self._farewell())
+            connection.listen(link)
+        except BaseException:
+            self.lost(link)  # nobody else would say so
+            raise
 
     def _check_admission(self, connection: Connection) -> None:
         if len(self._links) + self._greeting > self._max_connections:
@@ -182,6 +190,20 @@ class Gateway:
             raise Refusal(
                 CloseCode.FORBIDDEN, ErrorCode.FORBIDDEN, "this origin is not allowed here"
             )
+
+    def _check_subject(self, hello: wire.Hello, identity: Identity) -> None:
+        subject = identity.subject
+        if self._counts[subject] < self._max_connections_per_subject:
+            return
+        older = self._links.get(hello.session or "")
+        if older is not None and older.identity.subject == subject:
+            return  # takes its place
+        raise Refusal(
+            CloseCode.TOO_MANY_CONNECTIONS,
+            ErrorCode.OVERLOADED,
+            "your subject has too many connections: close some",
+            limit="connections_per_subject",
+        )
 
     async def _hello(self, connection: Connection) -> wire.Hello:
         try:
@@ -257,7 +279,9 @@ class Gateway:
         session_id = link.seat.session.state.id
         older = self._links.get(session_id)
         self._links[session_id] = link
-        if older is not None:
+        if older is None:
+            self._counts[link.identity.subject] += 1
+        else:
             self.takeovers += 1
             older.seat.session.detach(older.outbox)
             older.outbox.close()  # its end may take long, and nobody shall wait for its room
@@ -362,6 +386,10 @@ class Gateway:
         )
         if self._links.get(session.state.id) is link:
             del self._links[session.state.id]
+            subject = link.identity.subject
+            self._counts[subject] -= 1
+            if not self._counts[subject]:
+                del self._counts[subject]
             link.seat.idle_since = self.loop.time()
             self._sessions.drop_if_over(link.seat)
 

@@ -23,6 +23,7 @@ import structlog
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 
+from server.admission import Admission, NotNow
 from server.auth import Identity, KeysUnavailable, Unauthenticated, Verifier
 from server.connection import Connection
 from server.console import HEADERS, StaticFile
@@ -56,6 +57,7 @@ class HttpRoutes:
 
     `readiness` tells whether the server is ready. `issue` is None when this
     server has no secret to sign tokens with. `files` are served to everybody, by their paths.
+    `admission` says who may have a WebSocket now; without it everybody may.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class HttpRoutes:
         readiness: Callable[[], Readiness],
         handlers: Handlers,
         files: Mapping[str, StaticFile],
+        admission: Admission | None = None,
     ) -> None:
         self._verifier = verifier
         self._accounts = accounts
@@ -74,6 +77,7 @@ class HttpRoutes:
         self._readiness = readiness
         self._handlers = handlers
         self._files = files
+        self._admission = admission
 
     async def __call__(self, connection: Connection, request: Request) -> Response | None:
         """Return a response, or None to go on with the WebSocket handshake."""
@@ -84,6 +88,7 @@ class HttpRoutes:
                     _check_method(request, "GET")
                     _check_handshake(request)
                     _refuse_token_in_url(url.query)
+                    self._admit(connection)
                     await self._identify(connection, request)
                     return None
                 case "/livez":
@@ -115,6 +120,17 @@ class HttpRoutes:
             return _json(error.status, {"error": str(error)}, error.headers)
 
     # WebSocket
+
+    def _admit(self, connection: Connection) -> None:
+        """Refuse, before anything costs much, a handshake over the bounds of admission.py."""
+        if self._admission is None:
+            return
+        try:
+            self._admission.admit(connection)
+        except NotNow as error:
+            wait = str(max(1, math.ceil(error.retry_after_seconds)))
+            status = _NOT_NOW[error.limit]
+            raise _HttpError(status, f"overloaded: {error}", Retry_After=wait) from None
 
     async def _identify(self, connection: Connection, request: Request) -> None:
         if (value := _header(request, "Authorization")) is not None:
@@ -236,6 +252,10 @@ def _ready(request: Request, readiness: Readiness) -> Response:
     return _json(HTTPStatus.OK, body, request=request)
 
 
+_NOT_NOW: Final = {
+    "connections_per_address": HTTPStatus.TOO_MANY_REQUESTS,  # RFC 6585 section 4
+    "handshake_rate": HTTPStatus.SERVICE_UNAVAILABLE,
+}
 _VERSION: Final = "13"
 _VERSION_HEADER: Final = "Sec-WebSocket-Version"
 _NOTHING_HERE: Final = (

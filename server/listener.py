@@ -9,6 +9,7 @@ More than `max_connections` are still told that they are too many (by `serve`), 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
 from socket import socket as Socket  # noqa: N812 - a class
@@ -22,6 +23,8 @@ from websockets.typing import Subprotocol
 
 from protocol.codes import CloseCode
 from protocol.frames import SUBPROTOCOL
+from server.addresses import Proxies
+from server.admission import Admission
 from server.connection import HELLO_BYTES_MAX, Connection, Traffic
 from server.sockets import LISTEN_BACKLOG
 
@@ -43,7 +46,8 @@ class Listener:
 
     `routes` answers requests, or returns None for what may become a WebSocket; `serve` takes over
     the connections that did. A connection whose request has not come after `open_timeout_seconds`
-    is cut off. `cut_off` counts those that were one too many.
+    is cut off. `admission` says who may have more of them. `cut_off` counts those that were one too
+    many.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Listener:
         max_message_bytes: int,
         max_connections: int = 20_000,
         spare_connections: int = SPARE_CONNECTIONS,
+        admission: Admission | None = None,
     ) -> None:
         self.connections: set[Connection] = set()
         self.traffic = Traffic()
@@ -65,6 +70,12 @@ class Listener:
         self._open_timeout_seconds = open_timeout_seconds
         self._max_sockets = max_connections + spare_connections
         self._cut_off_logged = 0
+        self._admission = admission or Admission(
+            time.monotonic,
+            proxies=Proxies(),
+            max_connections_per_address=max_connections,
+            handshakes_per_second=max_connections,
+        )
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -134,13 +145,20 @@ class Listener:
 
     # For connections
 
+    def connected(self, connection: Connection) -> None:
+        """Cut `connection` off when its address has far too many already."""
+        if not self._admission.enter(connection):
+            connection.abort()
+
     def requested(self, connection: Connection, request: Request) -> None:
         """Answer `request` in a task of its own: it may ask for keys or users."""
+        self._admission.identify(connection, request.headers.get_all("X-Forwarded-For"))
         self._spawn(self._answer(connection, request))
 
     def lost(self, connection: Connection) -> None:
         """Forget `connection`."""
         self.connections.discard(connection)
+        self._admission.leave(connection)
         if not self.connections:
             self._gone.set()
 

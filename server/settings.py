@@ -96,6 +96,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[str, ...],
         Meta(description="web origins whose pages may connect, comma separated"),
     ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="networks of proxies whose X-Forwarded-For tells the client's address, "
+            "comma separated"
+        ),
+    ] = ()
 
     # Limits
     window: Annotated[
@@ -155,6 +162,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _Count, Meta(description="sessions of one subject, connected or not")
     ] = 10_000
     max_connections: Annotated[_Count, Meta(description="connections at one time")] = 20_000
+    max_connections_per_subject: Annotated[
+        _Count, Meta(description="connections of one subject at one time")
+    ] = 10_000
+    max_connections_per_address: Annotated[
+        _Count,
+        Meta(description="connections from one IPv4 address, or one IPv6 /64, at one time"),
+    ] = 15_000
+    handshakes_per_second: Annotated[
+        _Count,
+        Meta(description="WebSocket handshakes in a second, on average; ten times as many at once"),
+    ] = 1000
 
     # Times
     auth_timeout: Annotated[

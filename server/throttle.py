@@ -8,10 +8,11 @@ cannot lock a user out, the bound of the name does not hold for addresses the us
 from; and no single address can exhaust it, since its own bound is as slow.
 """
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
+
+from server.addresses import network
 
 INTERVAL_SECONDS: Final = 30.0
 ADDRESS_BURST: Final = 10
@@ -38,7 +39,7 @@ class Throttle:
 
     def take(self, name: str, address: str) -> None:
         """Count an attempt. Raises TooManyLogins, then nothing is counted."""
-        address = _network(address)
+        address = network(address)
         wait = self._addresses.wait_seconds(address)
         if (name, address) not in self._known:
             wait = max(wait, self._names.wait_seconds(name))
@@ -49,12 +50,12 @@ class Throttle:
 
     def give_back(self, name: str, address: str) -> None:
         """Forget an attempt that was no wrong guess."""
-        self._addresses.add(_network(address), -1)
+        self._addresses.add(network(address), -1)
         self._names.add(name, -1)
 
     def know(self, name: str, address: str) -> None:
         """Remember that the user has logged in from there."""
-        pair = (name, _network(address))
+        pair = (name, network(address))
         self._known[pair] = None
         self._known.move_to_end(pair)
         if len(self._known) > ENTRIES_MAX:
@@ -85,16 +86,3 @@ class _Buckets:
             self._empty_at[key] = empty_at
         if len(self._empty_at) > ENTRIES_MAX:
             self._empty_at.popitem(last=False)
-
-
-def _network(address: str) -> str:
-    """Return what one party has: an IPv4 address, or the /64 around an IPv6 one (RFC 4291)."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return address  # a Unix socket has no address
-    if isinstance(ip, ipaddress.IPv4Address):
-        return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(int(ip) >> 64)

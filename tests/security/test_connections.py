@@ -5,7 +5,6 @@ import json
 import re
 import tracemalloc
 from contextlib import AsyncExitStack, suppress
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -210,7 +209,7 @@ async def done_in_large_frames(client: Wire) -> None:
 @pytest.mark.parametrize("payload", [b"", b" "], ids=["empty", "of a byte"])
 async def test_a_message_of_endless_fragments_takes_no_more_than_its_bytes(payload: bytes) -> None:
     """In the server's own code: 20,000 parts in a list would take 0.2 or 0.8 MiB."""
-    host: Any = SimpleNamespace(traffic=Traffic())
+    host: Any = mock.Mock(traffic=Traffic())
     transport: Any = mock.create_autospec(asyncio.Transport)
     protocol = ServerProtocol(state=State.OPEN)
     connection = Connection(host, protocol, asyncio.get_running_loop(), 60)

@@ -31,8 +31,9 @@ def patience(tokens: int = 2) -> Patience:
     return Patience(now=0, first_seconds=10, later_seconds=100, tokens=tokens, random=lambda: 1.0)
 
 
-def refused(status: int, body: bytes = b"") -> Loss:
-    return loss_of(InvalidStatus(Response(status, "", Headers(), body)))
+def refused(status: int, body: bytes = b"", **headers: str) -> Loss:
+    fields = Headers({name.replace("_", "-"): value for name, value in headers.items()})
+    return loss_of(InvalidStatus(Response(status, "", fields, body)))
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 4401, 4408, 4413, 4429])
@@ -109,6 +110,21 @@ def test_waits_grow_when_connections_do_not_stand() -> None:
 
 def test_the_server_chooses_the_wait_when_it_went_away() -> None:
     assert patience().after(LOST, 0, wish_seconds=2.5) == 2.5
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_names_a_time_is_left_alone_for_it_and_a_random_time_more(
+    status: int,
+) -> None:
+    waits = patience()
+    loss = refused(status, Retry_After="3")
+    assert waits.after(loss, 0) == 3 + RECONNECT_BASE_SECONDS
+    assert waits.after(loss, 0) == 3 + RECONNECT_BASE_SECONDS * 2
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT", ""])
+def test_a_time_that_is_no_number_of_seconds_does_not_count(value: str) -> None:
+    assert patience().after(refused(503, Retry_After=value), 0) == RECONNECT_BASE_SECONDS
 
 
 def test_it_gives_up_when_there_is_no_first_connection_in_time() -> None:

@@ -40,6 +40,9 @@ class ListTransport:
     def write_eof(self) -> None:
         self.written.append(END)
 
+    def get_extra_info(self, name: str) -> None:
+        """Know nothing."""
+
 
 class Host:
     """Accepts every handshake, at once or later."""
@@ -49,6 +52,9 @@ class Host:
         self.traffic = Traffic()
 
     max_message_bytes = 2**20
+
+    def connected(self, connection: Connection) -> None:
+        """Turn nobody away."""
 
     def requested(self, connection: Connection, request: Request) -> None:
         if not self.later:

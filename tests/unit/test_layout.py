@@ -20,6 +20,8 @@ RULES = [
     "server/session.py",
     "server/counts.py",
     "server/load.py",
+    "server/addresses.py",
+    "server/admission.py",
     "server/rate.py",
     "server/journal/entries.py",
     "server/journal/state.py",
