@@ -49,6 +49,7 @@ from server.listener import RESTART_REASON, Listener
 from server.load import Load
 from server.loading import load_handlers
 from server.loop_lag import LoopLag
+from server.memory import MemoryWatch, default_mark_bytes
 from server.metrics import Parts, Recovery, new_registry
 from server.origins import Origins
 from server.pools import Pools
@@ -102,6 +103,7 @@ class App:
         self._failure: BaseException | None = None
         self._draining = False
         self._load = Load(settings.max_unfinished)
+        self._memory = MemoryWatch(settings.memory_high_water_bytes or default_mark_bytes())
         self._store: Store
         self._committer: Committer
         self._projector: Projector
@@ -341,6 +343,8 @@ class App:
             reasons.append(Unready.DRAINING)
         if not self._committer.available:
             reasons.append(Unready.JOURNAL_UNAVAILABLE)
+        if self._load.memory_high:
+            reasons.append(Unready.MEMORY_HIGH)
         return Readiness(reasons, recovering=not self._sessions.recovered.is_set())
 
     # Serve
@@ -386,6 +390,7 @@ class App:
             self._listener.sweep()
             self._admin.sweep()
             self._committer.sweep()
+            self._load.memory_high = self._memory.sweep()
             before = self._age_clock() - settings.result_ttl
             self._sessions.sweep(settings.session_ttl, before)
 

@@ -203,7 +203,11 @@ def _sessions(parts: Parts) -> dict[_Labels, float]:
 
 
 def _rejected(parts: Parts) -> dict[_Labels, float]:
-    return {**_named(LIMITS, parts.gateway.rejected), ("sockets",): parts.listener.cut_off}
+    return {
+        **_named(LIMITS, parts.gateway.rejected),
+        **_named(NOT_NOW, parts.admission.rejected),
+        ("sockets",): parts.listener.cut_off,
+    }
 
 
 def _unready(parts: Parts) -> dict[_Labels, float]:

@@ -17,6 +17,7 @@ class Unready(StrEnum):
 
     DRAINING = "draining"
     JOURNAL_UNAVAILABLE = "journal_unavailable"
+    MEMORY_HIGH = "memory_high"
 
 
 class Readiness(Struct, frozen=True):

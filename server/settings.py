@@ -154,6 +154,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _Bytes,
         Meta(description="requests and unacknowledged results of all sessions in memory"),
     ] = 256 * 2**20
+    memory_high_water_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**50,
+            description="memory of the process above which requests are refused; 0 takes 80 % of "
+            "the machine's, or of its control group's if that is less",
+            extra={"unit": "bytes"},
+        ),
+    ] = 0
     checkpoint_bytes: Annotated[
         _Bytes, Meta(description="growth of the journal until the next checkpoint")
     ] = 16 * 2**20

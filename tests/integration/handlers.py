@@ -20,6 +20,14 @@ async def unserialisable(request: Request) -> Any:
 
 
 @handlers.method()
+async def hoard(request: Request, mebibytes: int, gate: str) -> int:
+    """Hold that much memory until a file is there."""
+    held = bytearray(b"x") * (mebibytes * 2**20)
+    await _wait_for(gate)
+    return len(held)
+
+
+@handlers.method()
 async def endless(request: Request) -> None:
     """Waits for ever, and says when it begins."""
     await asyncio.Event().wait()

@@ -1,16 +1,20 @@
-"""How many connections and handshakes a server takes, and that what ended is counted no more."""
+"""The limits of a real server: connections, handshakes, memory, requests; and that what ended is
+counted no more."""
 
 import asyncio
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-from tests.integration.test_hostile_bytes import HANDSHAKE
+from protocol.client import RequestFailed, connect
+from tests.integration.test_hostile_bytes import HANDSHAKE, memory_bytes
 from tests.raw import RawClient, online, raw
 from tests.server_process import ServerProcess, token
 
@@ -273,3 +277,87 @@ async def test_a_thousand_connections_that_ended_in_all_ways_leave_nothing_behin
         for _ in range(BOUND):
             await opened(own_server, stack)
         assert (await refused(own_server)).response.status_code == 429
+
+
+# Memory
+
+
+async def reasons(server: ServerProcess) -> list[str]:
+    """Return why the server is not ready."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+    body = (await reader.read()).partition(b"\r\n\r\n")[2]
+    writer.close()
+    return json.loads(body).get("reasons", [])
+
+
+async def test_a_process_with_too_much_memory_takes_no_requests_until_it_has_less(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
+    await own_server.astart()
+    own_server.settings["memory_high_water_bytes"] = memory_bytes(own_server) + 96 * 2**20
+    own_server.kill()
+    await own_server.astart()
+    gate = tmp_path / "gate"
+    async with online(own_server.url) as hog, online(own_server.url, token=token("bob")) as bob:
+        await hog.request("a", "hoard", params={"mebibytes": 160, "gate": str(gate)})
+        while await reasons(own_server) != ["memory_high"]:
+            await asyncio.sleep(0.05)
+        await bob.request("b", params={"text": "x"})
+        refusal = await bob.next("error", "b")
+        assert (refusal["code"], refusal["retryable"]) == ("overloaded", True)
+        gate.touch()
+        await hog.next("done", "a")  # what was accepted runs on
+        while await reasons(own_server):
+            await asyncio.sleep(0.05)
+        await bob.request("b", params={"text": "x"})
+        await bob.next("done", "b")
+    assert '"event": "memory_high"' in own_server.log.read_text()
+
+
+# What is told of requests
+
+
+async def test_params_too_big_end_their_request_alone(own_server: ServerProcess) -> None:
+    own_server.settings["max_params_bytes"] = 1000
+    await own_server.astart()
+    async with connect(own_server.url, token=token()) as session:
+        before = session.request("echo", text="before")
+        big = session.request("echo", text="x" * 1000)
+        behind = session.request("echo", text="behind")
+        with pytest.raises(RequestFailed, match="message_too_big: the params have 1011 bytes"):
+            await big
+        assert [await before, await behind] == ["before", "behind"]
+
+
+async def test_a_result_larger_than_a_session_may_have_ends_its_request(
+    own_server: ServerProcess,
+) -> None:
+    own_server.settings["max_result_bytes"] = 10_000
+    await own_server.astart()
+    async with connect(own_server.url, token=token()) as session:
+        with pytest.raises(RequestFailed, match="result_too_large"):
+            await session.request("echo", text="x" * 10_000)
+        assert await session.request("echo", text="small") == "small"
+
+
+async def test_a_client_over_its_rate_gets_everything_done_in_order(
+    own_server: ServerProcess,
+) -> None:
+    own_server.settings |= {"requests_per_second": 100, "window": 16}
+    await own_server.astart()
+    async with connect(own_server.url, token=token()) as session:
+        handles = [session.request("echo", text=str(number)) for number in range(150)]
+        assert [await handle for handle in handles] == [str(number) for number in range(150)]
+        assert [handle.n for handle in handles] == list(range(1, 151))
+
+
+async def test_a_client_over_the_bound_of_unfinished_requests_gets_everything_done_in_order(
+    own_server: ServerProcess,
+) -> None:
+    own_server.settings["max_unfinished"] = 9
+    await own_server.astart()
+    async with connect(own_server.url, token=token()) as session:
+        handles = [session.request("echo", text=str(number)) for number in range(20)]
+        assert [await handle for handle in handles] == [str(number) for number in range(20)]
+        assert [handle.n for handle in handles] == list(range(1, 21))
