@@ -18,6 +18,8 @@ from server.rate import RateLimit
 
 SPARE_PER_ADDRESS: Final = 100
 """What an address may have beside its WebSockets: probes, logins, refusals under way."""
+LIMITS: Final = ("connections_per_address", "handshake_rate")
+"""The limits that keep connections out here, by the names of Admission.rejected."""
 BURST_SECONDS: Final = 10
 """So many seconds' worth of handshakes may come at once: after a restart everybody comes back."""
 
@@ -41,8 +43,7 @@ class NotNow(Exception):
 class Admission:
     """Counts the connections there are, by address; and what was refused.
 
-    `rejected` counts by the limit that kept them out: `connections_per_address`, and
-    `handshake_rate`.
+    `rejected` counts by the limit that kept them out (of LIMITS).
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Admission:
         max_connections_per_address: int,
         handshakes_per_second: int,
     ) -> None:
-        self.rejected: Counter[str] = Counter(connections_per_address=0, handshake_rate=0)
+        self.rejected: Counter[str] = Counter()
         self._clock = clock
         self._proxies = proxies
         self._max_per_address = max_connections_per_address

@@ -321,6 +321,7 @@ class App:
                 recovery=self._recovery,
                 verifier=verifier,
                 gateway=self._gateway,
+                admission=admission,
                 listener=self._listener,
                 loop_lag=self._loop_lag,
             )

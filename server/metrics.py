@@ -20,6 +20,8 @@ from prometheus_client.core import (
 )
 
 from protocol.codes import CloseCode, ErrorCode
+from server import admission
+from server.admission import Admission
 from server.auth import AuthFailure, Verifier
 from server.counts import OUTCOMES, Resume, SessionEnd
 from server.gateway import LIMITS, Gateway, Handshake
@@ -73,6 +75,7 @@ class Parts(NamedTuple):
     recovery: Recovery
     verifier: Verifier
     gateway: Gateway
+    admission: Admission
     listener: Listener
     loop_lag: LoopLag
 
@@ -205,7 +208,7 @@ def _sessions(parts: Parts) -> dict[_Labels, float]:
 def _rejected(parts: Parts) -> dict[_Labels, float]:
     return {
         **_named(LIMITS, parts.gateway.rejected),
-        **_named(NOT_NOW, parts.admission.rejected),
+        **_named(admission.LIMITS, parts.admission.rejected),
         ("sockets",): parts.listener.cut_off,
     }
 
