@@ -151,7 +151,7 @@ class App:
         # Before the journal: on MongoDB, who opens it takes it over.
         sockets = _listen(settings.host, settings.port, "PORT")
         admin_sockets = _listen(settings.admin_host, settings.admin_port, "ADMIN_PORT")
-        self._store = await open_store(settings.journal, history_ttl_seconds=settings.history_ttl)
+        self._store = await _open_store(settings)
         owner = await new_owner(self._store.log, time.time_ns())
         self._committer = Committer(self._store.log, owner)
         await self._committer.begin()
@@ -478,6 +478,14 @@ def _listen(host: str, port: int, setting: str) -> list[Socket]:
         raise OSError(error.errno, f"{error.strerror or error}, see {PREFIX}{setting}") from error
 
 
+async def _open_store(settings: Settings) -> Store:
+    try:
+        return await open_store(settings.journal, history_ttl_seconds=settings.history_ttl)
+    except ValueError as error:
+        # Not chained: the cause could quote the password.
+        raise SettingsError(f"QUEUESYSTEM_JOURNAL: {error}") from None
+
+
 def _origins(settings: Settings) -> Origins:
     try:
         return Origins(settings.origins)
@@ -516,6 +524,8 @@ def _warn_of_small_backlog() -> None:
 
 
 def _hide(url: str) -> str:
-    """Return the journal's URL without user and password."""
+    """Return the journal's URL without what may be secret: user, password, options."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    if scheme == "sqlite":
+        return url
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

@@ -149,6 +149,22 @@ def test_a_weak_secret_stops_the_start_and_is_not_shown(own_server: ServerProces
     assert secret not in printed
 
 
+@pytest.mark.parametrize(
+    "journal",
+    ["mongodb://bob:{}/x@127.0.0.1:1/db", "mongodb://bob:{}@x@127.0.0.1:1/db"],
+    ids=["slash", "at"],
+)
+def test_a_journal_that_cannot_be_read_stops_the_start_and_shows_no_password(
+    own_server: ServerProcess, journal: str
+) -> None:
+    """A password in a URL must be escaped; who forgets that is told so, not shown a traceback."""
+    code, printed = run(own_server, "serve", journal=journal.format(PASSWORD.replace(" ", "-")))
+    assert code == 2
+    assert "must be escaped" in printed
+    assert "correct-horse" not in printed
+    assert "Traceback" not in printed
+
+
 def test_without_a_secret_or_a_key_there_is_no_server(own_server: ServerProcess) -> None:
     """None works by default."""
     code, printed = run(own_server, "serve", jwt_secret="")
