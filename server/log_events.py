@@ -132,6 +132,8 @@ EVENTS: Final[Mapping[str, Event]] = {
     "worker_failed": Event("critical", "A bug of ours in one session. Report it."),
     "thread_not_started": Event("warning", "The system gives no further thread."),
     "process_not_started": Event("warning", "The system gives no further process."),
+    "thread_failed": Event("error", "A thread that no handler waits for raised."),
+    "exception_ignored": Event("error", "An exception where none can be raised: `exception`."),
     # The log itself
     "suppressed": Event(
         "as the lines", "So many lines `of` an event or logger were left out in these `seconds`."

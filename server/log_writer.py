@@ -5,15 +5,17 @@
          -> beyond BACKLOG_BYTES_MAX dropped, counted, and told of once the rest was taken
 
 A pipe that is ready takes PIPE_BUF bytes without blocking (POSIX), so a long line goes in pieces.
-The descriptor is not made non-blocking: that would hold for every process that shares it, the
-shell among them.
+Another process may fill it in between, so a pipe is opened once more, non-blocking. The descriptor
+itself is not made so: that would hold for every process that shares it, the shell among them.
 """
 
 import os
 import select
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 BACKLOG_BYTES_MAX: Final = 1024 * 1024
@@ -29,7 +31,7 @@ class LineWriter:
 
     def __init__(self, descriptor: int, announce: Callable[[int], str]) -> None:
         self.dropped = 0
-        self._descriptor = descriptor
+        self._descriptor = descriptor = _opened_again(descriptor)
         self._announce = announce
         self._lock = threading.Lock()
         self._drained = threading.Condition(self._lock)
@@ -96,7 +98,10 @@ class LineWriter:
 
     def _write_piece(self, line: bytes) -> bytes:
         """Write what is sure not to block; return the rest."""
-        count = os.write(self._descriptor, line[: select.PIPE_BUF])
+        try:
+            count = os.write(self._descriptor, line[: select.PIPE_BUF])
+        except BlockingIOError:
+            return line  # somebody else was faster
         self._mid_line = line[count - 1] != _NEWLINE
         return line[count:]
 
@@ -128,6 +133,14 @@ class LineWriter:
                 self._tell_gap()  # may begin to drain again
             self._drained.notify_all()
             return None
+
+
+def _opened_again(descriptor: int) -> int:
+    """Return a non-blocking descriptor of the same pipe, if it is one and the system gives one."""
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        with suppress(OSError):  # no Linux, somebody else's pipe, or nobody reads it any more
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+    return descriptor
 
 
 def _poll(descriptor: int) -> select.poll:

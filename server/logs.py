@@ -15,8 +15,9 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -25,11 +26,16 @@ from server.log_context import add_request
 from server.log_limits import Limiter
 from server.log_writer import LineWriter
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
 FLUSH_SECONDS: Final = 1.0
 """How long the end of the process waits for a reader of the log."""
+
+_log = structlog.get_logger(__name__)
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What could start a new line, move the cursor or turn the text of a terminal around."""
@@ -45,6 +51,7 @@ class Logs:
         self._render: list[Processor] = (
             _console(os.isatty(descriptor)) if console else [structlog.processors.JSONRenderer()]
         )
+        self.chosen: tuple[Format, Level] = (format, level)
         self._threshold = logging.getLevelNamesMapping()[level.upper()]
         self.writer = LineWriter(descriptor, self._dropped)
         self.limiter = Limiter(self._suppressed)
@@ -89,6 +96,10 @@ class Logs:
         )
         # At INFO it says a line for each connection that opens or closes.
         logging.getLogger("websockets").setLevel(max(self._threshold, logging.WARNING))
+        # What the interpreter would write to stderr itself, waiting for its reader.
+        logging.captureWarnings(capture=True)
+        sys.unraisablehook = _on_unraisable
+        threading.excepthook = _on_thread_failed
 
     def line(self, level: str, event: str, fields: Mapping[str, Any]) -> str:
         """Return a line about the log itself, which takes no way but to the writer."""
@@ -117,6 +128,11 @@ def configure(format: Format, level: Level) -> Logs:  # noqa: A002 - the setting
     _logs = Logs(format, level, sys.stderr.fileno())
     _logs.start()
     return _logs
+
+
+def chosen() -> tuple[Format, Level] | None:
+    """Return what `configure` was called with, for the processes of the pool."""
+    return None if _logs is None else _logs.chosen
 
 
 def sweep() -> None:
@@ -171,6 +187,16 @@ class _Handler(logging.Handler):
             fields = {"logger": record.name, "error": type(error).__name__}
             text = self._logs.line("error", "log_line_failed", fields)
         self._logs.writer.write(text)
+
+
+def _on_unraisable(unraisable: "UnraisableHookArgs") -> None:
+    _log.error("exception_ignored", what=unraisable.err_msg, exc_info=unraisable.exc_value)
+
+
+def _on_thread_failed(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_type is not SystemExit:
+        name = failed.thread.name if failed.thread is not None else None
+        _log.error("thread_failed", thread=name, exc_info=failed.exc_value)
 
 
 def escape_controls(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Final
 
+from server.log_context import handled
+from server.logs import Format, Level, configure
 from server.threads import ordinary
 
 SIGNALS: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
@@ -20,8 +22,11 @@ what they mean."""
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
-def serve_calls(connection: Connection) -> None:
-    """Answer the calls that come over `connection` until its other end is closed."""
+def serve_calls(connection: Connection, log: tuple[Format, Level] | None) -> None:
+    """Answer the calls that come over `connection` until its other end is closed.
+
+    `log` is how the server logs; None when it does not.
+    """
     for number in SIGNALS:
         # A handler and not SIG_IGN, which programs that a function starts would inherit; but
         # where nohup has put it they shall.
@@ -29,6 +34,8 @@ def serve_calls(connection: Connection) -> None:
             signal.signal(number, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     _die_with_the_server()
+    if log is not None:
+        configure(*log)
     while True:
         try:
             connection.send_bytes(_answer(connection.recv_bytes()))
@@ -58,7 +65,8 @@ def _die_with_the_server() -> None:
 
 def _answer(call: bytes) -> bytes:
     try:
-        function, arguments = pickle.loads(call)  # noqa: S301 - from the server
+        function, arguments, request = pickle.loads(call)  # noqa: S301 - from the server
+        handled.set(request)
         return pickle.dumps((True, function(*arguments)))
     except BaseException as error:
         return _failure(error)

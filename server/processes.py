@@ -21,6 +21,8 @@ from typing import Any, Final
 
 import structlog
 
+from server import logs
+from server.log_context import handled
 from server.process_worker import SIGNALS, serve_calls
 from server.threads import PoolsClosed, Threads
 
@@ -60,7 +62,7 @@ class Processes:
         what pickle raises for what it cannot take, and OSError when no process can be started
         for START_SECONDS.
         """
-        call = pickle.dumps((function, arguments))
+        call = pickle.dumps((function, arguments, handled.get()))
         returned, value = pickle.loads(await self._threads.run(self._call, call))  # noqa: S301 - from our own process
         if returned:
             return value
@@ -132,7 +134,7 @@ class _Worker:
         self._ending = threading.Lock()
         self._connection: Connection
         self._connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve_calls, args=(theirs,))
+        self.process = context.Process(target=serve_calls, args=(theirs, logs.chosen()))
         # A signal to the whole group shall not end it while it starts: blocked, until it has
         # handlers. The tracker would unblock them when it is started in between.
         resource_tracker.ensure_running()

@@ -431,9 +431,11 @@ class Worker:
             self._set_timer()
 
     def _tell_timeout(self, request: RequestState) -> None:
-        # A timeout that came with the request is its client's own affair.
-        tell = _log.warning if request.timeout is None else _log.info
-        tell("request_timed_out", **_context(request, self.session))
+        context = _context(request, self.session)
+        if request.timeout is None:
+            _log.warning("request_timed_out", **context)
+        else:  # its client's own affair
+            _log.info("request_timed_out", **context)
 
     def _set_timer(self) -> None:
         self._timer_at = self._deadline

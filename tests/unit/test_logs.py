@@ -2,6 +2,8 @@
 
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,10 +16,13 @@ from server import logs
 def _restored() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    hooks = sys.unraisablehook, threading.excepthook
     root.handlers = []  # pytest's own are not to be closed
     yield
     root.handlers, root.level = handlers, level
     logging.getLogger("websockets").setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+    sys.unraisablehook, threading.excepthook = hooks
     structlog.reset_defaults()
 
 

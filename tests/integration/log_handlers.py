@@ -1,0 +1,57 @@
+"""Methods that log, each in one of the ways handlers can run."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import structlog
+
+from server import Handlers, Request, demo
+
+handlers = Handlers()
+handlers.include(demo.handlers)
+
+_log = structlog.get_logger()
+_standard = logging.getLogger("shop")
+
+
+@handlers.method()
+async def quick(request: Request) -> None:
+    _log.info("from_handler")
+    _standard.info("from_handler")
+
+
+@handlers.method()
+async def waiting(request: Request) -> None:
+    await asyncio.sleep(0)
+    _log.info("from_handler")
+    await asyncio.create_task(_in_a_task())
+
+
+async def _in_a_task() -> None:
+    _standard.info("from_handler")
+
+
+@handlers.method()
+async def stream(request: Request) -> AsyncIterator[int]:
+    _log.info("from_handler")
+    yield 1
+    _standard.info("from_handler")
+
+
+@handlers.method()
+def in_thread(request: Request) -> None:
+    _log.info("from_handler")
+    _standard.info("from_handler")
+
+
+@handlers.method(process=True)
+def in_process(request: Request) -> None:
+    _log.info("from_handler")
+    _standard.info("from_handler")
+
+
+@handlers.method()
+async def own_fields(request: Request) -> None:
+    """Fields of its own win."""
+    _log.info("from_handler", n="mine")
