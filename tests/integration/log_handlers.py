@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import structlog
@@ -55,3 +57,21 @@ def in_process(request: Request) -> None:
 async def own_fields(request: Request) -> None:
     """Fields of its own win."""
     _log.info("from_handler", n="mine")
+
+
+@handlers.method(timeout=0.1)
+async def never_ends(request: Request) -> None:
+    await asyncio.Event().wait()
+
+
+@handlers.method()
+async def shout(request: Request, count: int, size: int) -> None:
+    for number in range(count):
+        _log.info("shout", number=number, text="x" * size)
+
+
+@handlers.method(max_attempts=1)
+async def last_words(request: Request) -> None:
+    """Takes the whole server down, right after a line."""
+    _log.info("last_words")
+    os.kill(os.getpid(), signal.SIGKILL)

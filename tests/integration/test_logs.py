@@ -149,26 +149,24 @@ async def test_the_first_line_tells_what_runs_and_the_last_what_it_did(
     assert stopped["uptime_seconds"] >= 0
 
 
-async def test_without_debugging_a_good_request_leaves_no_line(own_server: ServerProcess) -> None:
-    await own_server.astart()
-    async with online(own_server.url) as client:
-        await client.request("a", "whoami")
+async def test_without_debugging_a_good_request_leaves_no_line(server: ServerProcess) -> None:
+    async with raw(server.url) as client:
+        session = (await client.hello())["session"]
+        await client.request("a", params={"text": "x"})
         await client.next("done", "a")
-    assert not [line for line in lines(own_server) if "request" in line]
+    assert not [line for line in lines(server) if line.get("request") == f"{session}:1"]
 
 
-@pytest.mark.parametrize(("own", "level"), [(True, "info"), (False, "warning")])
+@pytest.mark.parametrize(("own", "level"), [(0.05, "info"), (None, "warning")])
 async def test_a_timeout_is_a_warning_unless_its_client_chose_it(
-    own_server: ServerProcess, own: bool, level: str
+    server: ServerProcess, own: float | None, level: str
 ) -> None:
-    own_server.settings |= {"request_timeout": 60 if own else 0.1}
-    await own_server.astart()
-    async with online(own_server.url) as client:
-        await client.request("a", "endless", **({"timeout": 0.1} if own else {}))
+    async with raw(server.url) as client:
+        session = (await client.hello())["session"]
+        await client.request("a", "never_ends", timeout=own)
         await client.next("error", "a")
-    line = await until(own_server, "request_timed_out")
-    assert line["level"] == level
-    assert line["request"] == f"{line['session']}:1"
+    (line,) = [line for line in lines(server) if line.get("request") == f"{session}:1"]
+    assert (line["event"], line["level"]) == ("request_timed_out", level)
 
 
 async def test_a_request_that_is_not_run_again_says_so(
@@ -186,21 +184,13 @@ async def test_a_request_that_is_not_run_again_says_so(
     assert line["method"] == "append_once"
 
 
-async def test_a_request_that_is_given_up_says_so(
-    own_server: ServerProcess, tmp_path: Path
-) -> None:
+async def test_a_request_that_is_given_up_says_so(own_server: ServerProcess) -> None:
+    own_server.settings["handlers"] = HANDLERS
     await own_server.astart()
     async with online(own_server.url) as client:
-        await client.request("a", "poison", params={"path": str(tmp_path / "notes")})
-        process = own_server.process
-        assert process is not None
-        await asyncio.to_thread(process.wait)
-    while not [line for line in lines(own_server) if line["event"] == "request_given_up"]:
-        own_server.spawn()
-        process = own_server.process
-        assert process is not None
-        while process.poll() is None and "request_given_up" not in events(own_server):
-            await asyncio.sleep(POLL_SECONDS)
+        await client.request("a", "last_words")  # takes the server down
+        assert own_server.process is not None
+        await asyncio.to_thread(own_server.process.wait)
+    await own_server.astart()
     line = await until(own_server, "request_given_up")
-    assert line["level"] == "error"
-    assert line["attempt"] == 3
+    assert (line["level"], line["method"], line["attempt"]) == ("error", "last_words", 1)

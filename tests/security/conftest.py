@@ -10,6 +10,11 @@ from tests.server_process import ServerProcess
 HANDLERS = "tests.integration.handlers:handlers"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("security")
+    group.addoption("--bad-clients", type=int, help="how many flood the log (default 2000)")
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that every test of this folder shares: what one does must not harm the next."""
