@@ -24,7 +24,7 @@ import uvloop
 
 from protocol import frames as wire
 from protocol.codes import CloseCode
-from server import logs
+from server import logs, sockets
 from server.addresses import Proxies
 from server.admission import Admission
 from server.age import AgeClock
@@ -53,12 +53,13 @@ from server.memory import MemoryWatch, default_mark_bytes
 from server.metrics import Parts, Recovery, new_registry
 from server.origins import Origins
 from server.pools import Pools
+from server.predecessor import replace
 from server.readiness import Readiness, Unready
 from server.recovery import new_owner, recover, seal_older
 from server.session import Limits, Memory, Rules, Session
 from server.sessions import Sessions
 from server.settings import PREFIX, Settings, SettingsError
-from server.sockets import LISTEN_BACKLOG, listen
+from server.sockets import LISTEN_BACKLOG
 from server.tokens import issue_token
 from server.users import Accounts
 from server.worker import Runtime, log_end
@@ -149,8 +150,7 @@ class App:
         origins = _origins(settings)
         proxies = _proxies(settings)
         # Before the journal: on MongoDB, who opens it takes it over.
-        sockets = _listen(settings.host, settings.port, "PORT")
-        admin_sockets = _listen(settings.admin_host, settings.admin_port, "ADMIN_PORT")
+        public_sockets, admin_sockets = await self._listen()
         self._store = await _open_store(settings)
         owner = await new_owner(self._store.log, time.time_ns())
         self._committer = Committer(self._store.log, owner)
@@ -171,7 +171,7 @@ class App:
         )
         older = await seal_older(self._store.log, owner)
         await self._accept(
-            sockets, admin_sockets, verifier, origins, proxies, handlers, rules.memory
+            public_sockets, admin_sockets, verifier, origins, proxies, handlers, rules.memory
         )
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
@@ -185,6 +185,7 @@ class App:
         _log.info(
             "serving",
             version=version("queuesystem"),
+            pid=os.getpid(),
             url=f"ws://{settings.host}:{self.port}/ws",
             admin=f"http://{settings.admin_host}:{self._admin.port}",
             journal=_hide(settings.journal),
@@ -197,6 +198,19 @@ class App:
             max_result_bytes=settings.max_result_bytes,
             result_memory_bytes=settings.result_memory_bytes,
         )
+
+    async def _listen(self) -> tuple[list[Socket], list[Socket]]:
+        """Return the sockets of both ports, to accept from once everything is ready.
+
+        Until then clients wait; scrapers are served by the old server as long as there is one.
+        """
+        settings = self.settings
+        admin = (settings.admin_host, settings.admin_port, "ADMIN_PORT")
+        if settings.replace is None:
+            return _listen(settings.host, settings.port, "PORT"), _listen(*admin)
+        sockets.close(_listen(*admin, beside=True))  # it can, so the old one may be told to end
+        ours = await replace(settings.replace, settings.host, settings.port, settings.drain_timeout)
+        return ours, _listen(*admin)
 
     @property
     def port(self) -> int:
@@ -261,7 +275,7 @@ class App:
 
     async def _accept(
         self,
-        sockets: Sequence[Socket],
+        public_sockets: Sequence[Socket],
         admin_sockets: Sequence[Socket],
         verifier: Verifier,
         origins: Origins,
@@ -336,7 +350,7 @@ class App:
         )
         # Before the public port: who cannot be watched serves nobody.
         await self._admin.start(admin_sockets)
-        await self._listener.start(sockets)
+        await self._listener.start(public_sockets)
 
     def _readiness(self) -> Readiness:
         reasons: list[Unready] = []
@@ -470,10 +484,10 @@ async def _no_websocket(_: Connection) -> None:
     """Serve nobody: AdminRoutes answers every request, so that none becomes a WebSocket."""
 
 
-def _listen(host: str, port: int, setting: str) -> list[Socket]:
+def _listen(host: str, port: int, setting: str, *, beside: bool = False) -> list[Socket]:
     """Listen, or raise OSError with what to change."""
     try:
-        return listen(host, port)
+        return sockets.listen(host, port, beside=beside)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror or error}, see {PREFIX}{setting}") from error
 

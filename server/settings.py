@@ -21,6 +21,7 @@ TOKEN_NAME: Final = "QUEUESYSTEM_TOKEN"  # noqa: S105 - the name of a variable
 
 _Host = Annotated[str, Meta(min_length=1)]
 _Port = Annotated[int, Meta(ge=0, le=65_535)]
+_Pid = Annotated[int, Meta(ge=1, le=2**22)]
 _Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 _Bytes = Annotated[int, Meta(ge=1024, le=2**40, extra={"unit": "bytes"})]
 _Seconds = Annotated[float, Meta(gt=0, le=86_400, extra={"unit": "seconds"})]
@@ -46,6 +47,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # Where it listens
     host: Annotated[_Host, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[_Port, Meta(description="port of the WebSocket; 0 takes a free one")] = 8765
+    replace: Annotated[
+        _Pid | None, Meta(description="process id of the running server that this one replaces")
+    ] = None
     admin_host: Annotated[_Host, Meta(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[_Port, Meta(description="port of /metrics; 0 takes a free one")] = 9465
 
