@@ -51,6 +51,7 @@ from server.loading import load_handlers
 from server.loop_lag import LoopLag
 from server.memory import MemoryWatch, default_mark_bytes
 from server.metrics import Parts, Recovery, new_registry
+from server.notify import Notifier
 from server.origins import Origins
 from server.pools import Pools
 from server.predecessor import replace
@@ -99,6 +100,7 @@ class App:
         self.requests_ended = 0
         self._started_at = time.monotonic()
         self._age_clock = AgeClock()
+        self._notifier = Notifier(os.environ)
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -126,6 +128,7 @@ class App:
             _log.critical("start_failed", error=str(error))
             return 1
         await self._stopping.wait()
+        self._notifier.stopping("running requests come to their end")
         if self._failure is None:
             await self._drain()
         await self._stop()
@@ -182,11 +185,12 @@ class App:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
             # The terminal was closed. That may come twice, and with a SIGTERM: never at once.
             loop.add_signal_handler(signal.SIGHUP, self._stopping.set)
+        url = self._listener.url
         _log.info(
             "serving",
             version=version("queuesystem"),
             pid=os.getpid(),
-            url=f"ws://{settings.host}:{self.port}/ws",
+            url=url,
             admin=f"http://{settings.admin_host}:{self._admin.port}",
             journal=_hide(settings.journal),
             epoch=owner,
@@ -198,6 +202,8 @@ class App:
             max_result_bytes=settings.max_result_bytes,
             result_memory_bytes=settings.result_memory_bytes,
         )
+        self._notifier.ready(f"serving {url}")
+        self._spawn(self._notifier.keep_alive(), "watchdog")
 
     async def _listen(self) -> tuple[list[Socket], list[Socket]]:
         """Return the sockets of both ports, to accept from once everything is ready.
@@ -206,6 +212,8 @@ class App:
         """
         settings = self.settings
         admin = (settings.admin_host, settings.admin_port, "ADMIN_PORT")
+        if given := sockets.activated(os.environ):
+            return given, _listen(*admin)
         if settings.replace is None:
             return _listen(settings.host, settings.port, "PORT"), _listen(*admin)
         sockets.close(_listen(*admin, beside=True))  # it can, so the old one may be told to end

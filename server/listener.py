@@ -91,6 +91,12 @@ class Listener:
             self._servers.append(server)
 
     @property
+    def url(self) -> str:
+        """Where the WebSocket is, by the first address it listens on."""
+        host, port = self._servers[0].sockets[0].getsockname()[:2]
+        return f"ws://[{host}]:{port}/ws" if ":" in host else f"ws://{host}:{port}/ws"
+
+    @property
     def port(self) -> int:
         """The port it listens on (useful when the configured one is 0)."""
         return int(self._servers[0].sockets[0].getsockname()[1])

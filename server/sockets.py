@@ -2,15 +2,17 @@
 
     first    bind -> SO_REUSEPORT -> listen    a second server is told "address already in use",
     beside   SO_REUSEPORT -> bind -> listen    but one that is to replace the first is let in
+    systemd  LISTEN_FDS                        it listens, also while no server runs
 
 Whoever connects from `listen` on waits in the kernel's queue until the listener accepts.
 """
 
 import array
+import os
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -63,6 +65,22 @@ def steer(sockets: Sequence[socket.socket]) -> None:
             _log.warning("connections_not_steered", error=str(error))
 
 
+def activated(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """Return the sockets that systemd listens on for this process; usually there are none.
+
+    What tells of them is taken out of `environ`: it is not for the processes started from here.
+    """
+    pid = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()):
+        return []
+    sockets = [socket.socket(fileno=_FIRST_ACTIVATED + number) for number in range(int(count))]
+    for one in sockets:
+        one.set_inheritable(False)
+    return sockets
+
+
 def close(sockets: Sequence[socket.socket]) -> None:
     """Close them all."""
     for one in sockets:
@@ -75,6 +93,8 @@ class _NoFamily(Exception):
 
 _Address = tuple[str, int] | tuple[str, int, int, int]
 
+_FIRST_ACTIVATED: Final = 3
+"""The first descriptor of those that systemd hands over (sd_listen_fds(3))."""
 _BPF_RETURN: Final = 0x06
 _ATTACH_REUSEPORT_CBPF: Final = 51
 
