@@ -56,6 +56,19 @@ EVENTS: Final[Mapping[str, Event]] = {
     "listen_backlog_capped": Event(
         "warning", "The system's `somaxconn` is smaller than wanted: bursts of connections wait."
     ),
+    "memory_high": Event(
+        "error",
+        "The process has more memory than `memory_high_water_bytes`: no request is accepted until "
+        "it has less. See which sessions hold it, or allow more.",
+    ),
+    "memory_normal": Event("warning", "It has less again, and accepts requests."),
+    "replacing": Event("info", "It listens, and tells the old server, `pid`, to end."),
+    "connections_not_steered": Event(
+        "warning",
+        "The system cannot give all new connections to the server that replaces another: some "
+        "may be cut off once.",
+    ),
+    "systemd_not_told": Event("warning", "systemd could not be told how it is."),
     "jwt_secret_guessable": Event("warning", "The secret repeats itself: make a random one."),
     # The journal
     "journal_unavailable": Event(
