@@ -11,11 +11,18 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
-from server.commands import send, serve, token, user
+from server.commands import requests, send, serve, sessions, token, user
 from server.commands.common import CommandError
 from server.settings import SettingsError
 
-_COMMANDS: Final = {"serve": serve, "send": send, "token": token, "user": user}
+_COMMANDS: Final = {
+    "serve": serve,
+    "send": send,
+    "token": token,
+    "user": user,
+    "requests": requests,
+    "sessions": sessions,
+}
 _EXAMPLES: Final = """\
 a first session:
   queuesystem serve                              run the server with the demo methods

@@ -14,15 +14,17 @@ logs (or the seals they tried to write) taken and stop.
 import asyncio
 import secrets
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 import structlog
 
 from server.handlers import Handlers
 from server.journal.committer import Committer
-from server.journal.entries import Claimed, decode_commit
-from server.journal.log import Commit, Damaged, Log, LogInfo, Sealed, Unavailable
-from server.journal.state import SessionState, State, fold
+from server.journal.entries import Claimed
+from server.journal.folding import fold_log, fold_unclaimed
+from server.journal.log import Damaged, Log, LogInfo, Sealed, Unavailable
+from server.journal.state import SessionState, State
 
 CLAIM_SLICE: Final = 100
 """Sessions claimed per commit."""
@@ -64,16 +66,8 @@ async def recover(
     Raises Damaged when a log does not say what was written to it.
     """
     older = list(older)
-    states: dict[str, State] = {}
-    claimed: set[str] = set()
-    for info in reversed(older):
-        # Who claims a log is newer than it. What was claimed need not be read: after many deaths
-        # in a row, before such logs were forgotten, recovery would take longer each time.
-        if info.owner not in claimed:
-            states[info.owner] = state = await _fold(log, info)
-            claimed |= state.claimed
     sessions: dict[str, SessionState] = {}
-    for state in reversed(states.values()):
+    for state in await fold_unclaimed(older, partial(_fold, log)):
         for session in state.sessions.values():
             prepare(session, handlers, orderly=state.stopped)
         sessions.update(state.sessions)
@@ -84,7 +78,7 @@ async def recover(
 async def _fold(log: Log, info: LogInfo) -> State:
     while True:
         try:
-            return await _fold_once(log, info)
+            return await fold_log(log, info)
         except Unavailable as error:
             # Not the end of the server: its new sessions wait for the same store.
             _log.warning("recovery_waits", owner=info.owner, error=str(error))
@@ -95,25 +89,6 @@ async def _fold(log: Log, info: LogInfo) -> State:
             if now.trimmed == info.trimmed:
                 raise
             info = now
-
-
-async def _fold_once(log: Log, info: LogInfo) -> State:
-    state = State()
-    seq = info.trimmed
-    async for commit in log.read(info.owner, info.trimmed):
-        seq += 1
-        try:
-            _fold_commit(state, seq, commit)
-        except Damaged as error:
-            raise Damaged(f"commit {seq} of the log of {info.owner}: {error}") from error
-        await asyncio.sleep(0)  # new sessions are being served meanwhile
-    return state
-
-
-def _fold_commit(state: State, seq: int, commit: Commit) -> None:
-    if commit.seq != seq:
-        raise Damaged("it is missing")
-    fold(state, decode_commit(commit.data))
 
 
 def prepare(session: SessionState, handlers: Handlers, *, orderly: bool) -> None:

@@ -7,7 +7,7 @@ all the rest of a request; with JSON text it is one call of an encoder for hundr
 FIELDS says what stands where.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Container, Iterable, Sequence
 from contextlib import aclosing
 from heapq import nlargest
 from operator import itemgetter
@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from server.journal.store import Bucket, HistoryRow, Packed, Unfinished
+from server.journal.entries import DONE
+from server.journal.store import FAILED, Bucket, History, HistoryRow, Packed, Query, Unfinished
 
 Row = tuple[
     int,
@@ -142,29 +143,41 @@ def unpack(piece: Packed) -> list[HistoryRow]:
 
 
 class Newest:
-    """Collects the `limit` newest requests in `state` (None: any) from what stores have."""
+    """Collects the newest requests that `query` asks for from what stores and logs have."""
 
-    def __init__(self, state: str | None, limit: int) -> None:
-        self._state = state
-        self._limit = limit
+    def __init__(self, query: Query) -> None:
+        self._query = query
         self._rows: dict[tuple[str, int], HistoryRow] = {}
         self._enough_until = -1.0
 
-    async def read(self, pieces: AsyncGenerator[Packed]) -> None:
-        """Take from `pieces`, which come by accepted_at, newest first, what is needed.
+    async def read_unfinished(
+        self, pieces: AsyncGenerator[Packed], passing_over: Container[str] = ()
+    ) -> None:
+        """Take what is needed from `pieces`, but nothing of the sessions `passing_over`.
 
         What has not finished must be read before what has: so a request that finishes meanwhile
         is seen at least once, and as finished when it is seen twice.
         """
         async with aclosing(pieces):
             async for piece in pieces:
+                if piece.session not in passing_over:
+                    self.take(piece)
+
+    async def read_finished(self, pieces: AsyncGenerator[Packed]) -> None:
+        """Take what is needed from `pieces`, which come by accepted_at, newest first."""
+        async with aclosing(pieces):
+            async for piece in pieces:
                 if self._enough_until > piece.accepted_at:
                     return
-                for row in unpack(piece):
-                    if self._state is None or row.state == self._state:
-                        self._rows[row.session, row.n] = row
-                if len(self._rows) >= self._limit:
-                    self._cut()
+                self.take(piece)
+
+    def take(self, piece: Packed) -> None:
+        """Take what is needed of `piece`; it replaces what was known of the same requests."""
+        for row in unpack(piece):
+            if matches(row, self._query):
+                self._rows[row.session, row.n] = row
+        if len(self._rows) >= self._query.limit:
+            self._cut()
 
     def _cut(self) -> None:
         rows = self.rows()
@@ -173,7 +186,33 @@ class Newest:
 
     def rows(self) -> list[HistoryRow]:
         """Return what was found, newest first."""
-        return nlargest(self._limit, self._rows.values(), key=_age)
+        return nlargest(self._query.limit, self._rows.values(), key=_age)
+
+
+def matches(row: HistoryRow, query: Query) -> bool:
+    """Tell whether `query` asks for `row`; a time that is not known is in no range."""
+    at = row.accepted_at
+    return (
+        (query.state is None or row.state == query.state or _failed(row, query))
+        and (query.session is None or row.session == query.session)
+        and (query.n is None or row.n == query.n)
+        and (query.subject is None or row.subject == query.subject)
+        and (query.method is None or row.method == query.method)
+        and (query.accepted_after is None or (at is not None and at >= query.accepted_after))
+        and (query.accepted_before is None or (at is not None and at < query.accepted_before))
+    )
+
+
+def _failed(row: HistoryRow, query: Query) -> bool:
+    return query.state == FAILED and row.state not in {"waiting", "running", DONE}
+
+
+async def find(history: History, query: Query) -> list[HistoryRow]:
+    """Return what `history` has of what `query` asks for, newest first."""
+    newest = Newest(query)
+    await newest.read_unfinished(history.unfinished_pieces(query))
+    await newest.read_finished(history.finished_pieces(query))
+    return newest.rows()
 
 
 def _age(row: HistoryRow) -> tuple[float, str, int]:

@@ -61,8 +61,20 @@ class Commit(Struct, frozen=True):
     data: bytes
 
 
-class Log(Protocol):
+class LogReader(Protocol):
     """The logs of all owners in one store. `seq` counts 1, 2, 3 ... within an owner's log."""
+
+    def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
+        """Yield the commits with a seq greater than `after`, in order; never the seal."""
+        ...
+
+    async def owners(self) -> list[LogInfo]:
+        """List the logs that hold at least one commit or a seal, oldest owner name first."""
+        ...
+
+
+class Log(LogReader, Protocol):
+    """The logs, to write as well."""
 
     async def append(self, owner: str, seq: int, data: bytes) -> None:
         """Make `data` the commit `seq` of `owner`'s log; durable when it returns.
@@ -72,14 +84,6 @@ class Log(Protocol):
         the seal included, and Unavailable when the outcome is unknown or the store is gone:
         then the same append must be tried again until it succeeds or raises Sealed.
         """
-        ...
-
-    def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
-        """Yield the commits with a seq greater than `after`, in order; never the seal."""
-        ...
-
-    async def owners(self) -> list[LogInfo]:
-        """List the logs that hold at least one commit or a seal, oldest owner name first."""
         ...
 
     async def seal(self, owner: str, by: str) -> str:

@@ -21,7 +21,7 @@ from pymongo import ReadPreference, WriteConcern
 from pymongo.errors import ConfigurationError
 from pymongo.read_concern import ReadConcern
 
-from server.journal.log import JournalError, Log
+from server.journal.log import JournalError, Log, LogReader
 from server.journal.mongodb_errors import mongodb_errors
 from server.journal.mongodb_log import MongodbLog
 from server.journal.mongodb_tables import MongodbHistory, MongodbUsers
@@ -61,7 +61,8 @@ class MongodbStore:
             owners=logs["owners"],
             ttl_seconds=history_ttl_seconds,
         )
-        self._log = MongodbLog(**logs) if log else None
+        self._log = MongodbLog(**logs)
+        self._may_write_log = log
         self._schema = collection("schema")
         self._owners = logs["owners"]
         self._client = client
@@ -69,8 +70,13 @@ class MongodbStore:
     @property
     def log(self) -> Log:
         """The logs. Raises JournalError when the store was opened without them."""
-        if self._log is None:
+        if not self._may_write_log:
             raise JournalError("this store was opened without its log")
+        return self._log
+
+    @property
+    def log_reader(self) -> LogReader:
+        """The logs, to read only."""
         return self._log
 
     async def start(self) -> None:
@@ -94,8 +100,7 @@ class MongodbStore:
 
     async def close(self) -> None:
         """Wait for appends under way, then disconnect."""
-        if self._log is not None:
-            await self._log.close()
+        await self._log.close()
         closing = self._client.close()
         if inspect.isawaitable(closing):  # PyMongo's is, Motor's is not
             await closing

@@ -27,9 +27,10 @@ from typing import Any, Final
 from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, DeleteOne, ReplaceOne
 
-from server.journal.buckets import Newest, newest, unpack_rows
+from server.journal.buckets import find, newest, unpack_rows
+from server.journal.entries import DONE
 from server.journal.mongodb_errors import mongodb_errors
-from server.journal.store import Bucket, HistoryRow, Packed, Unfinished, User
+from server.journal.store import FAILED, Bucket, HistoryRow, Packed, Query, Unfinished, User
 
 CHUNK_DOCUMENTS: Final = 500
 """Documents sent in one message."""
@@ -80,10 +81,14 @@ class MongodbHistory:
         await self._buckets.create_index([("subject", ASCENDING), newest_first])
         await self._buckets.create_index("expires_at", expireAfterSeconds=0)
 
-    async def resume(self, owner: str) -> int:
+    async def projected(self, owner: str) -> int:
         with mongodb_errors():
             document = await self._owners.find_one({"_id": owner})
-            reached = 0 if document is None else document.get("projected", 0)
+        return 0 if document is None else document.get("projected", 0)
+
+    async def resume(self, owner: str) -> int:
+        reached = await self.projected(owner)
+        with mongodb_errors():
             async for piece in self._unfinished.find({"owner": owner, "upto": {"$gt": reached}}):
                 await self._unfinished.update_one(
                     {"_id": piece["_id"]},
@@ -164,16 +169,23 @@ class MongodbHistory:
         state: str | None = None,
         limit: int = 100,
     ) -> Sequence[HistoryRow]:
-        found = Newest(state, limit)
-        subjects = {} if subject is None else {"subject": subject}
-        unfinished = subjects if session is None else {**subjects, "_id": session}
-        buckets = subjects if session is None else {**subjects, "session": session}
-        if state is not None:
-            buckets = {**buckets, "states": state}
-        with mongodb_errors():
-            await found.read(_pieces(self._unfinished, unfinished))
-            await found.read(_pieces(self._buckets, buckets))
-        return found.rows()
+        query = Query(session=session, subject=subject, state=state, limit=limit)
+        return await find(self, query)
+
+    def unfinished_pieces(self, query: Query) -> AsyncGenerator[Packed]:
+        # By _id, which a document keeps: a session that goes on meanwhile is not passed over.
+        given = _given(query)
+        if query.session is not None:
+            given["_id"] = given.pop("session")
+        return _pieces(self._unfinished, given, "_id", ASCENDING)
+
+    def finished_pieces(self, query: Query) -> AsyncGenerator[Packed]:
+        given = _given(query)
+        if query.state == FAILED:
+            given["states"] = {"$elemMatch": {"$ne": DONE}}
+        elif query.state is not None:
+            given["states"] = query.state
+        return _pieces(self._buckets, given, "accepted_at", DESCENDING)
 
     async def expire(self, finished_before: float) -> int:
         # What finished before then was accepted before then, and that field has an index.
@@ -191,12 +203,27 @@ async def _write(collection: Any, operations: Sequence[Any]) -> None:
         await collection.bulk_write(operations[start : start + CHUNK_DOCUMENTS], ordered=False)
 
 
-async def _pieces(collection: Any, given: dict[str, Any]) -> AsyncGenerator[Packed]:
-    """Yield what matches, the newest first, reading little further than it is asked for."""
-    cursor = collection.find(given).sort("accepted_at", DESCENDING).batch_size(READ_BUCKETS)
+def _given(query: Query) -> dict[str, Any]:
+    """Return the filter of the documents that may match `query`."""
+    given: dict[str, Any] = {}
+    if query.session is not None:
+        given["session"] = query.session
+    if query.subject is not None:
+        given["subject"] = query.subject
+    if query.accepted_after is not None:
+        given["accepted_at"] = {"$gte": query.accepted_after}  # that of the newest request in it
+    return given
+
+
+async def _pieces(
+    collection: Any, given: dict[str, Any], by: str, direction: int
+) -> AsyncGenerator[Packed]:
+    """Yield what matches in that order, reading little further than it is asked for."""
+    cursor = collection.find(given).sort(by, direction).batch_size(READ_BUCKETS)
     try:
-        async for document in cursor:
-            yield _packed(document)
+        with mongodb_errors():
+            async for document in cursor:
+                yield _packed(document)
     finally:
         await cursor.close()
 

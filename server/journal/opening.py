@@ -10,9 +10,15 @@ HISTORY_TTL_SECONDS: Final = 604_800.0
 
 
 async def open_store(
-    url: str, *, log: bool = True, history_ttl_seconds: float = HISTORY_TTL_SECONDS
+    url: str,
+    *,
+    log: bool = True,
+    make: bool = True,
+    history_ttl_seconds: float = HISTORY_TTL_SECONDS,
 ) -> Store:
-    """Open the store at `url`; without `log`, users and history only.
+    """Open the store at `url`; without `log`, all but the writing of logs.
+
+    A file that is missing is made, unless `make` is False: then it is an error.
 
     `sqlite:///journal.db` is a relative path, `sqlite:////var/lib/journal.db` an absolute one.
     A store opened without its log excludes nobody and is excluded by nobody. Finished requests
@@ -24,7 +30,7 @@ async def open_store(
     if separator and scheme == "sqlite":
         from server.journal.sqlite import open_sqlite  # noqa: PLC0415 - see the first line
 
-        return await open_sqlite(_sqlite_path(url, rest), log=log)
+        return await open_sqlite(_sqlite_path(url, rest), log=log, make=make)
     if separator and scheme in {"mongodb", "mongodb+srv"}:
         from server.journal.mongodb import open_mongodb  # noqa: PLC0415 - see the first line
 

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from server.journal.buckets import Row, pack_finished, pack_unfinished, unpack_rows
 from server.journal.entries import Accepted, Opened, Started
+from server.journal.log import LogReader
 from server.journal.outline import (
     EndOutline,
     FinishedOutline,
@@ -28,7 +29,7 @@ from server.journal.outline import (
     decode_requests,
 )
 from server.journal.state import RequestState, SessionState
-from server.journal.store import Bucket, Store, Unfinished
+from server.journal.store import Bucket, Packed, Unfinished
 
 CHUNK_REQUESTS: Final = 20_000
 """A chunk ends with the commit in which so many requests were accepted or finished: so many rows
@@ -133,6 +134,42 @@ class Live(Protocol):
         ...
 
 
+class Ledger(Protocol):
+    """What a projection needs of a History (store.py has what each of these does)."""
+
+    async def resume(self, owner: str) -> int:
+        """See History."""
+        ...
+
+    async def unfinished(self, sessions: Sequence[str]) -> Sequence[Packed]:
+        """See History."""
+        ...
+
+    async def project(
+        self,
+        owner: str,
+        upto: int,
+        finished: Sequence[Bucket],
+        unfinished: Sequence[Unfinished],
+    ) -> None:
+        """See History."""
+        ...
+
+
+class Projected(Protocol):
+    """Where a projection reads and what it writes: a Store, or a part of one (tail.py)."""
+
+    @property
+    def log_reader(self) -> LogReader:
+        """The logs."""
+        ...
+
+    @property
+    def history(self) -> Ledger:
+        """What they are projected into."""
+        ...
+
+
 class Projector:
     """Brings the history up to date with `owner`'s log, again and again.
 
@@ -141,9 +178,11 @@ class Projector:
     history is known to have.
     """
 
-    def __init__(self, store: Store, owner: str, told_seq: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, store: Projected, owner: str, told_seq: Callable[[], int] | None = None
+    ) -> None:
         self.reached = 0
-        self._log = store.log
+        self._log = store.log_reader
         self._history = store.history
         self._owner = owner
         self._told_seq = told_seq
@@ -338,6 +377,6 @@ def _open(request: RequestState) -> _Open:
     return request.id, request.method, request.time, attempt, started
 
 
-async def project(store: Store, owner: str) -> int:
+async def project(store: Projected, owner: str) -> int:
     """Bring the history up to the end of `owner`'s log, once; return the seq reached."""
     return await Projector(store, owner).run()

@@ -14,7 +14,7 @@ from typing import Final
 
 from server.journal import sqlite_log, sqlite_tables
 from server.journal.filelock import FileLock
-from server.journal.log import JournalError, Log
+from server.journal.log import JournalError, Log, LogReader
 from server.journal.sqlite_log import SqliteLog
 from server.journal.sqlite_tables import SqliteHistory, SqliteUsers
 from server.journal.sqlite_thread import SqliteThread, transaction
@@ -41,7 +41,7 @@ class SqliteStore:
     def __init__(self, writer: SqliteThread, reader: SqliteThread, lock: FileLock | None) -> None:
         self.users = SqliteUsers(writer, reader)
         self.history = SqliteHistory(writer, reader)
-        self._log = None if lock is None else SqliteLog(writer, reader)
+        self._log = SqliteLog(writer, reader)
         self._writer = writer
         self._reader = reader
         self._lock = lock
@@ -49,14 +49,19 @@ class SqliteStore:
     @property
     def log(self) -> Log:
         """The logs. Raises JournalError when the store was opened without them."""
-        if self._log is None:
+        if self._lock is None:
             raise JournalError("this store was opened without its log")
+        return self._log
+
+    @property
+    def log_reader(self) -> LogReader:
+        """The logs, to read only."""
         return self._log
 
     async def start(self) -> None:
         """Make the database ready; open_sqlite does it."""
         await self._writer.run(_make_schema)
-        if self._log is not None:
+        if self._lock is not None:
             await self._log.start()
 
     async def close(self) -> None:
@@ -67,14 +72,17 @@ class SqliteStore:
             self._lock.release()
 
 
-async def open_sqlite(path: Path, *, log: bool) -> SqliteStore:
-    """Open the database at `path`, making it when it is missing (but not its directory).
+async def open_sqlite(path: Path, *, log: bool, make: bool = True) -> SqliteStore:
+    """Open the database at `path`; with `make`, make it when it is missing (not its directory).
 
     Raises Locked when `log` is asked for and another process has it, JournalError for a file
     that cannot be used.
     """
     path = _usable(path)
-    _make_private(path)
+    if make:
+        _make_private(path)
+    elif not path.exists():
+        raise JournalError(f"there is no journal at {path}")
     lock = FileLock(path.with_name(path.name + "-lock")) if log else None
     writer = SqliteThread(path, _SETUP)
     reader = SqliteThread(path, _SETUP_READER)

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import msgspec
 
-from server.journal.buckets import FIELDS, Newest
+from server.journal.buckets import FIELDS, find
+from server.journal.entries import DONE
 from server.journal.sqlite_thread import SqliteThread, transaction
-from server.journal.store import Bucket, HistoryRow, Packed, Unfinished, User
+from server.journal.store import FAILED, Bucket, HistoryRow, Packed, Query, Unfinished, User
 
 
 def _requests(table: str) -> str:
@@ -132,10 +133,13 @@ class SqliteHistory:
         self._writer = writer
         self._reader = reader
 
-    async def resume(self, owner: str) -> int:
+    async def projected(self, owner: str) -> int:
         sql = "SELECT projected FROM owners WHERE name = ?"
         rows = await self._reader.run(_read, sql, (owner,))
         return int(rows[0][0]) if rows else 0
+
+    async def resume(self, owner: str) -> int:
+        return await self.projected(owner)
 
     async def unfinished(self, sessions: Sequence[str]) -> Sequence[Packed]:
         rows = await self._reader.run(
@@ -163,22 +167,29 @@ class SqliteHistory:
         state: str | None = None,
         limit: int = 100,
     ) -> Sequence[HistoryRow]:
-        filters = {"session": session, "subject": subject}
-        given = {name: value for name, value in filters.items() if value is not None}
-        where = " AND ".join(f"{name} = ?" for name in given) or "true"
-        newest = Newest(state, limit)
-        await newest.read(self._pages("unfinished", where, tuple(given.values())))
-        if state is not None:
-            where += " AND ? IN (SELECT value FROM json_each(states))"
-            given["state"] = state
-        await newest.read(self._pages("buckets", where, tuple(given.values())))
-        return newest.rows()
+        query = Query(session=session, subject=subject, state=state, limit=limit)
+        return await find(self, query)
 
-    async def _pages(
-        self, table: str, where: str, values: tuple[str, ...]
-    ) -> AsyncGenerator[Packed]:
-        """Yield what is in `table`, the newest first, reading no further than it is asked for."""
-        sql = f"""SELECT session, subject, accepted_at, packed, number FROM {table}
+    async def unfinished_pieces(self, query: Query) -> AsyncGenerator[Packed]:
+        # By number, which a row keeps: a session that goes on meanwhile is not passed over.
+        where, values = _where(query)
+        sql = f"""SELECT session, subject, accepted_at, packed, number FROM unfinished
+                  WHERE {where} AND number > ? ORDER BY number LIMIT {PAGE_BUCKETS}"""  # noqa: S608 - names
+        after = 0
+        while page := await self._reader.run(_read, sql, (*values, after)):
+            for row in page:
+                yield _piece(row)
+            after = page[-1][4]
+
+    async def finished_pieces(self, query: Query) -> AsyncGenerator[Packed]:
+        where, values = _where(query)
+        if query.state == FAILED:
+            where += " AND EXISTS (SELECT 1 FROM json_each(states) WHERE value <> ?)"
+            values.append(DONE)
+        elif query.state is not None:
+            where += " AND ? IN (SELECT value FROM json_each(states))"
+            values.append(query.state)
+        sql = f"""SELECT session, subject, accepted_at, packed, number FROM buckets
                   WHERE {where} AND (accepted_at, number) < (?, ?)
                   ORDER BY accepted_at DESC, number DESC LIMIT {PAGE_BUCKETS}"""  # noqa: S608 - names
         after: tuple[float, int] = (float("inf"), 0)
@@ -204,6 +215,17 @@ _EXPIRED: Final = f"""SELECT sum(count), json_group_array(number) FROM (
     WHERE accepted_at < ? AND finished_at < ? LIMIT {EXPIRED_BUCKETS})"""  # noqa: S608 - constants
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def _where(query: Query) -> tuple[str, list[Any]]:
+    """Return the condition of the rows that may match `query`, and its values."""
+    given = {
+        "session = ?": query.session,
+        "subject = ?": query.subject,
+        "accepted_at >= ?": query.accepted_after,  # that of the newest request in the row
+    }
+    given = {condition: value for condition, value in given.items() if value is not None}
+    return " AND ".join(given) or "true", list(given.values())
 
 
 def _piece(row: Sequence[Any]) -> Packed:

@@ -1,11 +1,14 @@
 """A store: one place (a SQLite file, a MongoDB database) that holds logs, users and history."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, Protocol
 
 from msgspec import Struct
 
-from server.journal.log import Log
+from server.journal.log import Log, LogReader
+
+FAILED: Final = "failed"
+"""As the `state` of a Query: every request that ended with an error, whatever its code."""
 
 
 class User(Struct, frozen=True):
@@ -56,6 +59,23 @@ class HistoryRow(Struct, kw_only=True):
     finished_at: float | None = None
 
 
+class Query(Struct, kw_only=True, frozen=True):
+    """Which requests are asked for: the `limit` newest that match everything that is given.
+
+    `state` is one of a HistoryRow, or FAILED. `accepted_after` and `accepted_before` are Unix
+    times.
+    """
+
+    session: str | None = None
+    n: int | None = None
+    subject: str | None = None
+    state: str | None = None
+    method: str | None = None
+    accepted_after: float | None = None
+    accepted_before: float | None = None
+    limit: int = 100
+
+
 class Packed(Struct, kw_only=True, frozen=True):
     """Requests of one session in one piece of JSON text (see buckets.py).
 
@@ -97,6 +117,10 @@ class History(Protocol):
     A log is projected by one Projector at a time, and after the logs whose sessions it claimed.
     """
 
+    async def projected(self, owner: str) -> int:
+        """Return the seq up to which `owner`'s log is in the history; changes nothing."""
+        ...
+
     async def resume(self, owner: str) -> int:
         """Return the seq up to which `owner`'s log is in the history; 0 when nothing is.
 
@@ -133,6 +157,14 @@ class History(Protocol):
         """Return the newest requests (by accepted_at) that match every given filter."""
         ...
 
+    def unfinished_pieces(self, query: Query) -> AsyncGenerator[Packed, None]:
+        """Yield, in any order, what may match `query` of what has not finished."""
+        ...
+
+    def finished_pieces(self, query: Query) -> AsyncGenerator[Packed, None]:
+        """Yield, newest first, what may match `query` of what has finished."""
+        ...
+
     async def expire(self, finished_before: float) -> int:
         """Delete the buckets whose last request finished before that Unix time.
 
@@ -147,6 +179,11 @@ class Store(Protocol):
     @property
     def log(self) -> Log:
         """The logs. Raises JournalError when the store was opened without them."""
+        ...
+
+    @property
+    def log_reader(self) -> LogReader:
+        """The logs to read only, which needs no lock: a server may be writing them."""
         ...
 
     @property

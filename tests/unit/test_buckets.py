@@ -15,7 +15,7 @@ from server.journal.buckets import (
     unpack,
     unpack_rows,
 )
-from server.journal.store import HistoryRow, Packed
+from server.journal.store import HistoryRow, Packed, Query
 
 
 def done(n: int, accepted_at: float = 1.0, state: str = "done") -> Row:
@@ -78,8 +78,8 @@ async def test_no_more_is_read_than_is_needed() -> None:
             taken.append(accepted_at)
             yield pack_finished("s", "alice", [done(len(taken), accepted_at)])[0]
 
-    newest = Newest(None, limit=2)
-    await newest.read(pieces())
+    newest = Newest(Query(limit=2))
+    await newest.read_finished(pieces())
     assert [row.accepted_at for row in newest.rows()] == [9.0, 8.0]
     assert [row.n for row in newest.rows()] == [1, 3]
     assert taken == [9.0, 8.0, 8.0, 7.0]

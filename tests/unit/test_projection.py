@@ -61,7 +61,7 @@ class Memory:
     """A log and a history that note what is asked of them."""
 
     def __init__(self, commits: Sequence[Sequence[Entry]] = ()) -> None:
-        self.log: Any = self
+        self.log_reader: Any = self
         self.history: Any = self
         self.commits = [encode_commit(entries) for entries in commits]
         self.reached = 0
