@@ -52,6 +52,7 @@ from server.loop_lag import LoopLag
 from server.memory import MemoryWatch, default_mark_bytes
 from server.metrics import Parts, Recovery, new_registry
 from server.notify import Notifier
+from server.operations import Operator
 from server.origins import Origins
 from server.pools import Pools
 from server.predecessor import replace
@@ -119,6 +120,7 @@ class App:
         self._loop_lag = LoopLag()
         self._listener: Listener
         self._admin: Listener
+        self._operator: Operator
 
     async def run(self) -> int:
         """Start, serve, drain and stop; return 0 after an orderly stop, 1 after a failure."""
@@ -175,6 +177,13 @@ class App:
         older = await seal_older(self._store.log, owner)
         await self._accept(
             public_sockets, admin_sockets, verifier, origins, proxies, handlers, rules.memory
+        )
+        self._operator = Operator(
+            self._store,
+            self._committer,
+            self._sessions,
+            self._gateway.end,
+            lambda: self._age_clock() - settings.history_ttl,
         )
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
@@ -263,14 +272,19 @@ class App:
         """Take over what older processes left, while new sessions are being served."""
         started = time.perf_counter()
         states = await recover(self._store.log, self._committer, handlers, older)
+        commands = await self._operator.pending()
         unfinished = 0
         for state in states:
             unfinished += self._sessions.recover(state).session.unfinished
+        # In the same turn of the loop: what was cancelled meanwhile does not run again.
+        for command in commands:
+            self._operator.begin(command)
         self._sessions.recovered.set()
         seconds = time.perf_counter() - started
         self._recovery.seconds = seconds
         self._recovery.sessions = len(states)
         self._recovery.requests = unfinished
+        self._spawn(self._operator.run(), "operator")
         if older:
             _log.info(
                 "recovered",

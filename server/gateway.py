@@ -410,6 +410,12 @@ class Gateway:
             ):
                 self.close(link, CloseCode.SLOW_CONSUMER, _SLOW)
 
+    def end(self, session_id: str) -> None:
+        """Close the connection of a session that an operator has closed, if there is one."""
+        link = self._links.get(session_id)
+        if link is not None:
+            self.close(link, CloseCode.NORMAL, "closed: an operator ended this session")
+
     def go_away(self, reason: str, reconnect_after: Callable[[], float]) -> None:
         """Tell every client that the server drains, each with its own time to come back.
 

@@ -64,6 +64,8 @@ REFUSALS_MAX: Final = 1024
 and other sessions wait meanwhile."""
 TURN_SECONDS: Final = 2.0
 """After a refusal further requests wait so long for the refused one to come again."""
+BY_CLIENT: Final = "cancelled by the client"
+BY_OPERATOR: Final = "cancelled by an operator"
 PIECE_BYTES: Final = 256 * 1024
 """A running stream goes into the journal in pieces of about this size."""
 
@@ -118,8 +120,8 @@ class Work(Protocol):
         """Run the requests of `batch`, one by one, after those put before."""
         ...
 
-    def stop(self, request: RequestState, code: ErrorCode) -> None:
-        """End the running `request` with `code`."""
+    def stop(self, request: RequestState, code: ErrorCode, message: str) -> None:
+        """End the running `request` with `code` and a message for people."""
         ...
 
 
@@ -345,6 +347,12 @@ class Session:
         self._tail = []
         self._tail_bytes = 0
         self._hold(-self._unacked_bytes)
+
+    def cancel(self, n: int) -> None:
+        """Cancel request `n` for an operator, as its client could; what has ended stays so."""
+        request = self.state.live.get(n)
+        if request is not None:
+            self._cancel(request, BY_OPERATOR)
 
     def expire_results(self, before: float) -> None:
         """Forget ended requests that were accepted before that Unix time (`result_ttl`)."""
@@ -750,14 +758,15 @@ class Session:
                 ErrorCode.BAD_FRAME, "cancel: this session has no request of that id", request_id
             )
 
-    def _cancel(self, request: RequestState) -> None:
+    def _cancel(self, request: RequestState, message: str = BY_CLIENT) -> None:
         if request.outcome is not None:
             return  # its end is on the way
         if request is self._running:
-            self.work.stop(request, ErrorCode.CANCELLED)
+            self.work.stop(request, ErrorCode.CANCELLED, message)
         else:
             self._ghosts += 1
-            self.finish(request, ErrorCode.CANCELLED, _CANCELLED)
+            error = encode_error(ErrorCode.CANCELLED, message, retryable=False)
+            self.finish(request, ErrorCode.CANCELLED, error)
 
     def _ack(self, seq: int) -> bool:
         """Forget what the client has by now; tell whether it can have it."""
@@ -1084,7 +1093,6 @@ TOO_LARGE: Final = encode_error(
     "memory: acknowledge results sooner, or yield less",
     retryable=False,
 )
-_CANCELLED: Final = encode_error(ErrorCode.CANCELLED, "cancelled by the client", retryable=False)
 
 
 def refusal(

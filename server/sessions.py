@@ -27,6 +27,13 @@ class TooManyOfSubject(TooManySessions):
     """The process holds `max_sessions_per_subject` sessions of one subject."""
 
 
+def new_session_id() -> str:
+    """Return an id nobody can guess; no command line takes it for an option."""
+    while (session_id := secrets.token_urlsafe(18)).startswith("-"):
+        pass
+    return session_id
+
+
 class Seat:
     """A session with its worker; `idle_since` is the loop's time when its last connection went."""
 
@@ -84,7 +91,17 @@ class Sessions:
             raise TooManySessions
         if self._counts[subject] >= self._max_sessions_per_subject:
             raise TooManyOfSubject
-        session_id = secrets.token_urlsafe(18)
+        session_id = new_session_id()
+        worker = Worker(self._runtime, self._rules.limits.window)
+        session = Session.open(session_id, subject, scope, self._rules, worker)
+        return self._add(session, worker)
+
+    def get(self, session_id: str) -> Seat | None:
+        """Return the session, whosever it is, if it is there."""
+        return self._seats.get(session_id)
+
+    def adopt(self, session_id: str, subject: str, scope: str) -> Seat:
+        """Begin a session that is nobody's to resume, under an id of the caller's; no limit."""
         worker = Worker(self._runtime, self._rules.limits.window)
         session = Session.open(session_id, subject, scope, self._rules, worker)
         return self._add(session, worker)

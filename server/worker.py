@@ -90,6 +90,7 @@ class Worker:
         "_queue",
         "_runtime",
         "_stop_code",
+        "_stop_message",
         "_task",
         "_timer",
         "_timer_at",
@@ -112,6 +113,7 @@ class Worker:
         self._lap_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stop_code: ErrorCode | None = None
+        self._stop_message = ""
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -139,10 +141,11 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("worker_failed", session=self.session.state.id, exc_info=error)
 
-    def stop(self, request: RequestState, code: ErrorCode) -> None:
-        """End the running `request` with `code`, as soon as its handler lets go."""
+    def stop(self, request: RequestState, code: ErrorCode, message: str) -> None:
+        """End the running `request` with `code` and `message`, as soon as its handler lets go."""
         if self.running is request and self._task is not None and self._stop_code is None:
             self._stop_code = code
+            self._stop_message = message
             self._task.cancel()
 
     def drain(self) -> "asyncio.Task[None] | None":
@@ -415,7 +418,7 @@ class Worker:
         """Return outcome and error text of the request that `stop` was called for."""
         self._stop_code = None
         _uncancel()
-        return code, _text(code, _STOP_TEXT[code])
+        return code, _text(code, self._stop_message)
 
     # Deadlines: one timer per worker that is armed anew only when it fires too early, so that
     # a short request costs no timer of its own.
@@ -450,7 +453,7 @@ class Worker:
         if loop.time() >= self._deadline:
             if self._stop_code is None:
                 self._tell_timeout(self.running)
-                self.stop(self.running, ErrorCode.TIMEOUT)
+                self.stop(self.running, ErrorCode.TIMEOUT, _TIMED_OUT)
             elif self._task is not None:
                 self._task.cancel()  # the handler swallowed the last one
             self._deadline = loop.time() + STOP_AGAIN_SECONDS
@@ -503,10 +506,7 @@ _NOT_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError)
 _UNRUNNABLE: Final = {ErrorCode.UNKNOWN_METHOD, ErrorCode.INVALID_PARAMS}
 _NONE: Final = ("", b"")
 _FAILED: Final = _text(ErrorCode.HANDLER_ERROR, "the handler failed")
-_STOP_TEXT: Final = {
-    ErrorCode.CANCELLED: "cancelled by the client",
-    ErrorCode.TIMEOUT: "the handler did not end in time",
-}
+_TIMED_OUT: Final = "the handler did not end in time"
 
 
 def _being_cancelled() -> bool:

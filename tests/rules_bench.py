@@ -131,7 +131,7 @@ class ListWork:
     def put(self, batch: Sequence[RequestState]) -> None:
         self.queue.extend(batch)
 
-    def stop(self, request: RequestState, code: ErrorCode) -> None:
+    def stop(self, request: RequestState, code: ErrorCode, message: str) -> None:
         self.stopped.append((request.id, code))
 
 

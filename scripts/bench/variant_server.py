@@ -69,8 +69,9 @@ class StoreWithoutLog:
     """Users and history of `store`, and a log in memory."""
 
     def __init__(self, store: Store) -> None:
-        self.log = MemoryLog()
+        self.log = self.log_reader = MemoryLog()
         self.users = store.users
+        self.commands = store.commands
         self.history = store.history
         self.close = store.close
 

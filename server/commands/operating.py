@@ -1,9 +1,11 @@
 """What the commands of operators share: the journal, without its lock, and how things are shown."""
 
+import asyncio
 import re
+import secrets
 import sys
 import time
-from argparse import ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -14,12 +16,15 @@ import msgspec
 from server.commands.common import CommandError, settings_of
 from server.journal.log import JournalError
 from server.journal.opening import open_store
-from server.journal.store import Store
+from server.journal.store import PENDING, REFUSED, Command, Store
 
 EXIT_CODES: Final = """\
 exit codes: 0 done, 1 refused or not found, 2 wrong usage or no journal there, 3 recorded, but not
 carried out in time (it will be), 130 Ctrl-C.
 """
+
+WAIT_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 0.1
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)")
@@ -101,6 +106,46 @@ def _span(seconds: float) -> str:
         if seconds >= _UNITS[unit]:
             return f"{seconds // _UNITS[unit]:.0f}{unit}"
     return f"{seconds:.0f}s"
+
+
+def add_wait(parser: ArgumentParser) -> None:
+    """Declare how long to wait for the server."""
+    parser.add_argument(
+        "--wait",
+        type=duration,
+        default=WAIT_SECONDS,
+        metavar="SECONDS",
+        help="how long to wait for a server to carry it out (default: %(default)g)",
+    )
+
+
+async def carry_out(store: Store, kind: str, target: str, wait_seconds: float) -> int:
+    """Give a command to the server that has the sessions, and wait; return the exit code.
+
+    Without a server it is recorded, and carried out when one starts.
+    """
+    command = Command(
+        id=f"{time.time_ns():016x}-{secrets.token_hex(6)}",
+        kind=kind,
+        target=target,
+        created_at=time.time(),
+    )
+    await store.commands.put(command)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        now = await store.commands.get(command.id)
+        if now is not None and now.status != PENDING:
+            print(shown(now.outcome), file=sys.stderr if now.status == REFUSED else sys.stdout)
+            return 1 if now.status == REFUSED else 0
+        if time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(POLL_SECONDS)
+    print(
+        f"recorded, but not carried out within {wait_seconds:g} s: that is done when a server "
+        "runs, and when a handler that is to be stopped lets go",
+        file=sys.stderr,
+    )
+    return 3
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,7 +11,9 @@ from msgspec.structs import asdict
 from server.commands.common import CommandError, add_settings
 from server.commands.operating import (
     EXIT_CODES,
+    add_wait,
     ago,
+    carry_out,
     count,
     duration,
     journal_of,
@@ -27,7 +29,7 @@ from server.journal.state import RequestState
 from server.journal.store import HistoryRow, Query, Store
 from server.journal.tail import find_now
 
-HELP = "list requests and show one"
+HELP = "list, show and cancel requests"
 DESCRIPTION = """\
 The requests in the journal, straight from it: with the server running or not. What the journal
 says is what is durable, so a request that a handler began a moment ago may still be `waiting`;
@@ -38,6 +40,7 @@ examples:
   queuesystem requests list --state failed --newer-than 1h
   queuesystem requests list --state waiting --older-than 5m --json
   queuesystem requests show Cu3v2xJ8mM0rZJ6Zb5sJ2l1Q:17
+  queuesystem requests cancel Cu3v2xJ8mM0rZJ6Zb5sJ2l1Q:17
 
 {EXIT_CODES}"""
 
@@ -97,7 +100,18 @@ def add(parser: ArgumentParser) -> None:
     showing.add_argument("--json", action="store_true", help="as a JSON object")
     showing.set_defaults(act=_show)
 
-    for action in (listing, showing):
+    cancelling = actions.add_parser(
+        "cancel",
+        help="cancel an unfinished request, as its client could",
+        description="Cancel a request: one that waits never starts, a running one is stopped.",
+        epilog=EXIT_CODES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    _add_request(cancelling)
+    add_wait(cancelling)
+    cancelling.set_defaults(act=_cancel)
+
+    for action in (listing, showing, cancelling):
         add_settings(action, {"journal", "history_ttl"})
 
 
@@ -208,3 +222,12 @@ def _of_live(live: RequestState | None, *, with_params: bool) -> dict[str, Any]:
     if with_params:
         said["params"] = live.params if has_params else None
     return said
+
+
+async def _cancel(arguments: Namespace) -> int:
+    session, n = arguments.request
+    async with journal_of(arguments) as store:
+        row = await need_request(store, session, n)
+        if row.state not in {"waiting", "running"}:
+            raise CommandError(f"it has ended already: {shown(row.state)}", exit_code=1)
+        return await carry_out(store, "cancel", f"{session}:{n}", arguments.wait)

@@ -2,6 +2,7 @@
 
     log, parts, seals, owners    the log (mongodb_log.py)
     users, buckets, unfinished   users and history (mongodb_tables.py)
+    commands                     what operators ask for (mongodb_commands.py)
     schema                       {_id: "version", number}
 
 Every write waits for the journal of a majority (w: majority, j: true), every read sees only what
@@ -22,6 +23,7 @@ from pymongo.errors import ConfigurationError
 from pymongo.read_concern import ReadConcern
 
 from server.journal.log import JournalError, Log, LogReader
+from server.journal.mongodb_commands import MongodbCommands
 from server.journal.mongodb_errors import mongodb_errors
 from server.journal.mongodb_log import MongodbLog
 from server.journal.mongodb_tables import MongodbHistory, MongodbUsers
@@ -61,6 +63,7 @@ class MongodbStore:
             owners=logs["owners"],
             ttl_seconds=history_ttl_seconds,
         )
+        self.commands = MongodbCommands(collection("commands"))
         self._log = MongodbLog(**logs)
         self._may_write_log = log
         self._schema = collection("schema")

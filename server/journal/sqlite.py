@@ -12,9 +12,10 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from server.journal import sqlite_log, sqlite_tables
+from server.journal import sqlite_commands, sqlite_log, sqlite_tables
 from server.journal.filelock import FileLock
 from server.journal.log import JournalError, Log, LogReader
+from server.journal.sqlite_commands import SqliteCommands
 from server.journal.sqlite_log import SqliteLog
 from server.journal.sqlite_tables import SqliteHistory, SqliteUsers
 from server.journal.sqlite_thread import SqliteThread, transaction
@@ -41,6 +42,7 @@ class SqliteStore:
     def __init__(self, writer: SqliteThread, reader: SqliteThread, lock: FileLock | None) -> None:
         self.users = SqliteUsers(writer, reader)
         self.history = SqliteHistory(writer, reader)
+        self.commands = SqliteCommands(writer, reader)
         self._log = SqliteLog(writer, reader)
         self._writer = writer
         self._reader = reader
@@ -129,3 +131,6 @@ def _make_schema(connection: sqlite3.Connection) -> None:
             for statement in (*sqlite_log.SCHEMA, *sqlite_tables.SCHEMA):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    # What was added to this version since: who does not know it is not disturbed by it.
+    for statement in sqlite_commands.SCHEMA:
+        connection.execute(statement)

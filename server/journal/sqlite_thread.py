@@ -9,7 +9,7 @@ chunks of other work. A job whose caller was cancelled still runs.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -102,6 +102,16 @@ class SqliteThread:
         translated = kind(f"{self._path}: {error}")
         translated.__cause__ = error
         return translated
+
+
+def execute(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> int:
+    """Execute one statement (a job); return how many rows it changed."""
+    return connection.execute(sql, parameters).rowcount
+
+
+def fetch(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    """Return the rows of one query (a job)."""
+    return connection.execute(sql, parameters).fetchall()
 
 
 @contextmanager

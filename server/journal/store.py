@@ -173,6 +173,51 @@ class History(Protocol):
         ...
 
 
+PENDING: Final = "pending"
+CARRIED_OUT: Final = "done"
+REFUSED: Final = "refused"
+
+
+class Command(Struct, kw_only=True, frozen=True):
+    """What an operator asks of the server that has the sessions; it alone may change them.
+
+    `kind` is cancel, retry, close or close_and_cancel; `target` a request (`<session>:<n>`) or a
+    session. `status` is PENDING, CARRIED_OUT or REFUSED, `outcome` says it to a person. Ids sort
+    by age.
+    """
+
+    id: str
+    kind: str
+    target: str
+    created_at: float
+    status: str = PENDING
+    outcome: str = ""
+
+
+class Commands(Protocol):
+    """The commands of operators; durable when a call returns."""
+
+    async def put(self, command: Command) -> None:
+        """Add a command, whose id is new."""
+        ...
+
+    async def get(self, command_id: str) -> Command | None:
+        """Return the command, or None."""
+        ...
+
+    async def pending(self, limit: int) -> Sequence[Command]:
+        """Return the oldest commands that are PENDING, no more than `limit`."""
+        ...
+
+    async def settle(self, command_id: str, status: str, outcome: str) -> None:
+        """Note what became of a command. Doing it again changes nothing more."""
+        ...
+
+    async def expire(self, created_before: float) -> None:
+        """Delete the commands of before that Unix time, whatever became of them."""
+        ...
+
+
 class Store(Protocol):
     """An open store. Everything in it fails with the errors of log.py."""
 
@@ -194,6 +239,11 @@ class Store(Protocol):
     @property
     def history(self) -> History:
         """The request log."""
+        ...
+
+    @property
+    def commands(self) -> Commands:
+        """What operators ask for."""
         ...
 
     async def close(self) -> None:

@@ -126,6 +126,7 @@ async def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(app.App, "_keep_journal", do_nothing)
     monkeypatch.setattr(app.App, "_sweep", do_nothing)
     monkeypatch.setattr(app.LoopLag, "run", do_nothing)
+    monkeypatch.setattr(app.Operator, "run", do_nothing)
     server = app.App(
         Settings(
             port=0,
@@ -138,6 +139,7 @@ async def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         )
     )
     await server._start()
+    await server._sessions.recovered.wait()
     gated[0].commits.clear()  # the begin of its log
     gated[0].begun.clear()
     yield Serving(server.port, gated[0])

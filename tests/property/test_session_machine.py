@@ -167,6 +167,14 @@ class SessionMachine(RuleBasedStateMachine):
         if request_id in self.bench.session.state.ids:
             self.bench.say(wire.Cancel(request_id))
 
+    # An operator, who needs no connection
+
+    @rule(request_id=st.sampled_from(IDS))
+    def operator_cancels(self, request_id: str) -> None:
+        n = self.bench.session.state.ids.get(request_id)
+        if n is not None:
+            self.bench.session.cancel(n)
+
     # The worker
 
     @precondition(lambda self: self.running is None and self.bench.work.queue)

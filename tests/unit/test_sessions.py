@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from protocol import frames as wire
 from server.handlers import Handlers
 from server.pools import Pools
 from server.request import Request
-from server.sessions import Seat, Sessions
+from server.sessions import Seat, Sessions, new_session_id
 from server.worker import Runtime
 from tests.rules_bench import Bench
 
@@ -74,3 +76,10 @@ async def test_a_session_that_is_over_before_its_requests_are_durable_starts_no_
     assert not len(stage.sessions)
     stage.bench.journal.flush()
     assert not seat.worker.alive
+
+
+def test_an_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators give it to a command line."""
+    ids = iter(["-dash", "--", "usable"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _bytes: next(ids))
+    assert new_session_id() == "usable"
