@@ -84,6 +84,10 @@ EVENTS: Final[Mapping[str, Event]] = {
         "warning", "An older log cannot be read now: who resumes its sessions waits."
     ),
     "committed_failed": Event("error", "A bug of ours in one session; others go on. Report it."),
+    # Operators
+    "operator_command": Event("info", "What an operator asked for: `status` and `outcome`."),
+    "operator_waits": Event("warning", "Commands of operators cannot be read or settled now."),
+    "operator_failed": Event("error", "A bug of ours in a command of an operator. Report it."),
     # Connections
     "connection_opened": Event(
         "info",

@@ -149,7 +149,7 @@ class Operator:
         if cancel:
             for request in list(session.state.live.values()):
                 session.cancel(request.n)
-        session.close(cancel=False)
+        session.close(cancel=False, why="operator")
         self._end_connection(session.state.id)
 
     async def _closed(self, command: Command) -> Settled | None:
