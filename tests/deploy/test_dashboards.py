@@ -116,7 +116,8 @@ def test_data_comes_from_the_source_that_is_provisioned(dashboard: Json) -> None
 def test_a_server_can_be_chosen(dashboard: Json) -> None:
     (variable,) = dashboard["templating"]["list"]
     assert variable["name"] == "instance"
-    assert variable["query"]["query"] == "label_values(queuesystem_build_info, instance)"
+    lookup = "label_values(queuesystem_build_info, instance)"
+    assert variable["query"]["query"] == lookup
 
 
 @each_panel
