@@ -370,9 +370,14 @@ class Session:
             )
             self._acknowledge(Acked(self.state.id, old, 0, 0))
 
-    def checkpoint(self) -> None:
-        """Put all of this session into the log, so that what it said before can go."""
+    def checkpoint(self) -> int:
+        """Put all of this session into the log, so that what it said before can go.
+
+        Returns about how many bytes that is.
+        """
         self._append(self.state.snapshot())
+        live = self.state.live.values()
+        return sum(len(r.params) + sum(map(len, r.results)) + EVENT_BYTES for r in live)
 
     @property
     def epoch(self) -> str:

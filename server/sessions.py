@@ -160,13 +160,12 @@ class Sessions:
         """Return the requests whose handlers go on though the server stops."""
         return [r for seat in self if (r := seat.worker.running) is not None and seat.worker.alive]
 
-    def checkpoint(self) -> Iterator[Session]:
-        """Put each session that is there now into the log, one per step."""
+    def checkpoint(self) -> Iterator[int]:
+        """Put each session that is there now into the log, one per step; give the bytes of each."""
         for session_id in list(self._seats):
             seat = self._seats.get(session_id)
             if seat is not None:
-                seat.session.checkpoint()
-                yield seat.session
+                yield seat.session.checkpoint()
 
     def _add(self, session: Session, worker: Worker) -> Seat:
         seat = Seat(session, worker, self._runtime.loop.time())

@@ -14,7 +14,9 @@ from server.journal.projection import Projector
 from server.journal.store import Store
 
 SLICE_SESSIONS: Final = 100
-"""Snapshots per commit."""
+"""So many snapshots are one commit,"""
+SLICE_BYTES: Final = 1024 * 1024
+"""or so many bytes of them: what else is to be committed waits for as long as that takes."""
 
 
 class Checkpointer:
@@ -40,21 +42,22 @@ class Checkpointer:
         grown = self._committer.bytes_written - self._bytes_at_last
         return grown >= max(self._every_bytes, 2 * self._cost_of_last)
 
-    async def checkpoint(self, snapshots: Iterable[object]) -> None:
+    async def checkpoint(self, snapshots: Iterable[int]) -> None:
         """Write a snapshot of every session, then trim the log.
 
         Each step through `snapshots` puts the snapshot of one session into the log, behind what
-        that session has said before.
+        that session has said before, and gives its size in bytes.
         """
         committer = self._committer
         begin = committer.next_seq
         before = committer.bytes_written
-        waiting = 0
-        for _ in snapshots:
+        waiting = waiting_bytes = 0
+        for size in snapshots:
             waiting += 1
-            if waiting == SLICE_SESSIONS:
+            waiting_bytes += size
+            if waiting == SLICE_SESSIONS or waiting_bytes >= SLICE_BYTES:
                 await committer.durable()
-                waiting = 0
+                waiting = waiting_bytes = 0
         await committer.durable()
         self._bytes_at_last = committer.bytes_written
         self._cost_of_last = committer.bytes_written - before

@@ -1,13 +1,13 @@
 """Recovery, checkpoints and the request log on every store, without sockets."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from server import demo
-from server.journal.checkpoint import Checkpointer
+from server.journal.checkpoint import SLICE_BYTES, Checkpointer
 from server.journal.committer import Committer
 from server.journal.entries import (
     Accepted,
@@ -285,6 +285,26 @@ async def test_a_new_owner_sorts_after_all_others_whatever_the_clock_says(store:
     assert second > first
 
 
+def snapshots(
+    committer: Committer, sessions: Iterable[SessionState], size: int = 100
+) -> Iterator[int]:
+    """Put a snapshot of each session into the log, as of so many bytes."""
+    for session in sessions:
+        committer.add(session.snapshot())
+        yield size
+
+
+async def test_large_snapshots_are_commits_of_their_own(store: Store) -> None:
+    """What else is to be committed does not wait for all of them."""
+    async with writing(store, "1-a") as committer:
+        checkpointer = Checkpointer(store, committer, Projector(store, "1-a"), 1)
+        sessions = [SessionState(f"s{number}", "alice", "") for number in range(4)]
+        for size, expected in ((SLICE_BYTES, 4), (SLICE_BYTES // 2, 2), (1, 1)):
+            before = committer.commits
+            await checkpointer.checkpoint(snapshots(committer, sessions, size))
+            assert committer.commits - before == expected
+
+
 async def test_a_checkpoint_lets_the_log_be_trimmed_and_loses_nothing(store: Store) -> None:
     async with writing(store, "1-a") as committer:
         for entry in A_LIFE:
@@ -294,8 +314,7 @@ async def test_a_checkpoint_lets_the_log_be_trimmed_and_loses_nothing(store: Sto
         before = committer.seq
         checkpointer = Checkpointer(store, committer, Projector(store, "1-a"), 1)
         assert checkpointer.due()
-        snapshots = (committer.add(session.snapshot()) for session in state.sessions.values())
-        await checkpointer.checkpoint(snapshots)
+        await checkpointer.checkpoint(snapshots(committer, state.sessions.values()))
         committer.add(finished(2))
         await committer.durable()
     kept = [commit.seq async for commit in store.log.read("1-a", 0)]
