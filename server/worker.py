@@ -31,10 +31,13 @@ from server.log_context import handled, request_fields
 from server.pools import Pools, PoolsClosed, WorkerDied
 from server.request import Request, RequestError
 from server.scopes import split_scopes
-from server.session import TOO_LARGE, ResultTooLarge, Session
+from server.session import EVENT_BYTES, TOO_LARGE, ResultTooLarge, Session
 
 ANSWERS_BYTES_MAX: Final = 64 * 1024
 """What quick handlers returned is handed over at this size, if not before."""
+TURN_BYTES: Final = 64 * 1024
+"""A stream nobody waits for gives others a turn after so many bytes; its handler need not wait for
+anything itself."""
 STOP_AGAIN_SECONDS: Final = 1.0
 """A handler that goes on after it was cancelled is cancelled again this often."""
 
@@ -357,11 +360,15 @@ class Worker:
             case "coroutine":
                 self._emit(request, method, await method.function(call, *arguments))
             case "stream":
+                given = 0
                 async with aclosing(method.function(call, *arguments)) as items:
                     async for item in items:
-                        self._emit(request, method, item)
+                        given += self._emit(request, method, item)
                         while (out := self.session.out) is not None and out.full:
                             await out.room()
+                        if out is None and given >= TURN_BYTES:
+                            given = 0
+                            await asyncio.sleep(0)
             case "thread":
                 value = await self._runtime.pools.run_thread(method.function, call, *arguments)
                 self._emit(request, method, value)
@@ -369,7 +376,8 @@ class Worker:
                 value = await self._runtime.pools.run_process(method.function, call, *arguments)
                 self._emit(request, method, value)
 
-    def _emit(self, request: RequestState, method: Method, item: object) -> None:
+    def _emit(self, request: RequestState, method: Method, item: object) -> int:
+        """Hand a result over; return what it is counted for."""
         try:
             data = encode(item)
         except _NOT_JSON as error:
@@ -378,6 +386,7 @@ class Worker:
             self.session.live_result(request, data)
         else:
             self.session.result(request, data)
+        return len(data) + EVENT_BYTES
 
     def _not_json(self, request: RequestState, error: Exception) -> "_Ended":
         _log.warning("result_not_json", error=str(error), **_context(request, self.session))

@@ -27,6 +27,13 @@ async def hoard(request: Request, mebibytes: int, gate: str) -> int:
     return len(held)
 
 
+@handlers.method(live=True)
+async def torrent(request: Request, gate: str) -> AsyncIterator[str]:
+    """Give results until a file is there, without ever waiting for anything."""
+    while not Path(gate).exists():
+        yield "x" * 1000
+
+
 @handlers.method()
 async def endless(request: Request) -> None:
     """Waits for ever, and says when it begins."""

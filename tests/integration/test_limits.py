@@ -361,3 +361,26 @@ async def test_a_client_over_the_bound_of_unfinished_requests_gets_everything_do
         handles = [session.request("echo", text=str(number)) for number in range(20)]
         assert [await handle for handle in handles] == [str(number) for number in range(20)]
         assert [handle.n for handle in handles] == list(range(1, 21))
+
+
+# Who is away
+
+
+async def test_a_stream_nobody_waits_for_does_not_keep_others_waiting(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
+    """Nothing holds it back, and its handler waits for nothing itself."""
+    await own_server.astart()
+    gate = tmp_path / "gate"
+    try:
+        async with raw(own_server.url) as client:
+            await client.hello()
+            await client.request("a", "torrent", params={"gate": str(gate)})
+            await client.next("result", "a")
+            client.socket.transport.abort()
+        async with online(own_server.url, token=token("bob")) as bob:
+            for number in range(20):
+                await bob.request(str(number), params={"text": "x"})
+                await bob.next("done", str(number))
+    finally:
+        gate.touch()
