@@ -108,6 +108,10 @@ class Journal(Protocol):
         """Make what `source` has durable with whatever is committed next."""
         ...
 
+    def bulk(self, source: Source) -> None:
+        """Make what `source` has, which is much, durable when its turn comes."""
+        ...
+
     def forget(self, source: Source) -> None:
         """Ask `source` for nothing: it has taken back what it had."""
         ...
@@ -892,10 +896,13 @@ class Session:
             out.put(_result_frame(seq, request, index, data), FRAME_BYTES + len(data))
         if self._tail_bytes >= PIECE_BYTES:
             entry = Results(self.state.id, request.n, self._tail_first, self._tail)
-            self._append(entry)
+            self._note_start()
+            self._ends = None
+            self._entries.append(entry)
             self.state.add_results(request, entry)
             self._take_tail()
-            self._commit()
+            if not self._forced:
+                self._rules.journal.bulk(self)
 
     def answer(self, answers: Sequence[tuple[RequestState, bytes]]) -> None:
         """End requests that ran at once, each in its first attempt and with one result.

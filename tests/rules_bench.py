@@ -36,6 +36,9 @@ class ListJournal:
     def ride(self, source: Source) -> None:
         self._sources[source] = None
 
+    def bulk(self, source: Source) -> None:
+        self._sources[source] = None
+
     def forget(self, source: Source) -> None:
         self._sources.pop(source, None)
 

@@ -8,6 +8,7 @@ turns out to be sealed; meanwhile `available` is False and new work is refused e
 
 import asyncio
 import time
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -20,6 +21,8 @@ COMMIT_BYTES_MAX: Final = 12 * 1024 * 1024
 """A batch larger than this becomes several commits, unless it is a single entry."""
 RIDERS_MAX: Final = 2000
 """So many sources that ask for no commit by themselves do force one together."""
+BULK_SOURCES: Final = 4
+"""So many sources with much to say get into one commit: others wait for it."""
 RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between the tries of one append; the last one repeats."""
 STALLED_SECONDS: Final = 3.0
@@ -43,8 +46,8 @@ class Committer:
     """The one writer of `owner`'s log. `seq` is the last commit made, `next_seq` the one to come;
     of everything up to `told_seq` the sources know that it is durable.
 
-    The entries of a source stay in their order, those of different sources have none. Nothing
-    here blocks but `durable`.
+    The entries of a source stay in their order, those of different sources have none. Sources in
+    `bulk` take turns, so that a commit stays small. Nothing here blocks but `durable`.
 
     `failures` counts appends that failed or stalled. `commit_seconds` has how long each commit
     took until it was durable, repeats and waits included, and `commit_entries` its entries.
@@ -64,7 +67,12 @@ class Committer:
         self._next_seq = 1
         self._sources: dict[Source, None] = {}  # a set that keeps the order
         self._entries: list[Entry] = []
-        self._waiters: list[asyncio.Future[None]] = []
+        # In the order they came; how many came in all, and how many of them had their turn.
+        self._bulk: dict[Source, None] = {}
+        self._bulk_came = 0
+        self._bulk_taken = 0
+        # Each with the number of `bulk` sources it waits for.
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
         self._asked_at: float | None = None  # the loop's time, while an append is under way
 
@@ -91,6 +99,13 @@ class Committer:
         if len(self._sources) > RIDERS_MAX:
             self._wake.set()
 
+    def bulk(self, source: Source) -> None:
+        """Make what `source` has durable when its turn comes; it has much."""
+        if source not in self._bulk:
+            self._bulk[source] = None
+            self._bulk_came += 1
+        self._wake.set()
+
     def forget(self, source: Source) -> None:
         """Ask `source` for nothing: it has taken back what it had since its last cut."""
         self._sources.pop(source, None)
@@ -102,7 +117,7 @@ class Committer:
     async def durable(self) -> None:
         """Wait until everything put into the log so far is on stable storage."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(future)
+        self._waiters.append((self._bulk_came, future))
         self._wake.set()
         await future
 
@@ -135,7 +150,8 @@ class Committer:
                 await asyncio.sleep(0)
             self._wake.clear()
             sources, self._sources = self._sources, {}
-            waiters, self._waiters = self._waiters, []
+            self._take_bulk(sources)
+            waiters = self._take_waiters()
             entries: list[Entry] = []
             for source in sources:
                 entries += source.cut()
@@ -146,6 +162,23 @@ class Committer:
             self.told_seq = self.seq
             self._tell(sources, waiters)
             turns = GATHER_TURNS if len(sources) > 1 else 0
+
+    def _take_bulk(self, sources: dict[Source, None]) -> None:
+        """Add those to `sources` whose turn it is: all, when an entry is to come behind them."""
+        bulk = self._bulk
+        count = len(bulk) if self._entries else min(BULK_SOURCES, len(bulk))
+        for source in list(islice(bulk, count)):
+            del bulk[source]
+            sources[source] = None
+        self._bulk_taken += count
+        if bulk:
+            self._wake.set()
+
+    def _take_waiters(self) -> "list[asyncio.Future[None]]":
+        """Return who waits for nothing that is not in this commit, or before."""
+        ready = [future for came, future in self._waiters if came <= self._bulk_taken]
+        del self._waiters[: len(ready)]
+        return ready
 
     @staticmethod
     def _tell(sources: dict[Source, None], waiters: "list[asyncio.Future[None]]") -> None:

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from server.journal import committer as module
-from server.journal.committer import COMMIT_BYTES_MAX, RIDERS_MAX, Committer
+from server.journal.committer import (
+    BULK_SOURCES,
+    COMMIT_BYTES_MAX,
+    RIDERS_MAX,
+    Committer,
+)
 from server.journal.entries import Accepted, Authorized, Entry, Stopped, decode_commit
 from server.journal.log import Log, Sealed, Unavailable
 
@@ -186,6 +191,67 @@ async def test_a_batch_that_is_too_large_becomes_several_commits_in_order(
     assert len(log.commits) > 1
     entries = [one for _, commit in log.commits for one in commit]
     assert [e.n for e in entries if isinstance(e, Accepted)] == [0, 1, 2, 3]
+
+
+def numbers(log: GatedLog) -> list[list[int]]:
+    """Return the numbers of the requests in each commit."""
+    return [[one.n for one in entries if isinstance(one, Accepted)] for _, entries in log.commits]
+
+
+async def test_sources_with_much_to_say_take_turns_and_others_do_not_wait_for_all(
+    committer: Committer, log: GatedLog
+) -> None:
+    for number in range(2 * BULK_SOURCES + 1):
+        committer.bulk(Given(entry(number)))
+    await turns()
+    committer.commit(Given(entry(100)))
+    log.gate.set()
+    await committer.durable()
+    first, second, third = numbers(log)
+    assert first == list(range(BULK_SOURCES))
+    assert sorted(second) == [*range(BULK_SOURCES, 2 * BULK_SOURCES), 100]
+    assert third == [2 * BULK_SOURCES]
+
+
+async def test_who_waits_until_all_is_durable_waits_for_what_came_before_only(
+    committer: Committer, log: GatedLog
+) -> None:
+    for number in range(BULK_SOURCES):
+        committer.bulk(Given(entry(number)))
+    waiting = asyncio.create_task(committer.durable())
+    await turns()
+    for number in range(100, 100 + 4 * BULK_SOURCES):
+        committer.bulk(Given(entry(number)))
+    log.gate.set()
+    await waiting
+    assert len(log.commits) == 2
+    await committer.durable()
+    assert len(log.commits) == 5
+
+
+async def test_a_source_whose_turn_comes_after_all_was_cut_has_nothing_to_say(
+    committer: Committer, log: GatedLog
+) -> None:
+    log.gate.set()
+    sources = [Given(entry(number)) for number in range(BULK_SOURCES + 1)]
+    for source in sources:
+        committer.bulk(source)
+    committer.commit(sources[-1])
+    await committer.durable()
+    assert sorted(n for commit in numbers(log) for n in commit) == list(range(BULK_SOURCES + 1))
+
+
+async def test_an_entry_behind_all_sources_is_behind_those_whose_turn_has_not_come(
+    committer: Committer, log: GatedLog
+) -> None:
+    log.gate.set()
+    for number in range(2 * BULK_SOURCES):
+        committer.bulk(Given(entry(number)))
+    committer.add(Stopped())
+    await committer.durable()
+    everything = [one for _, entries in log.commits for one in entries]
+    assert len(everything) == 2 * BULK_SOURCES + 1
+    assert everything[-1] == Stopped()
 
 
 async def test_an_append_that_fails_is_tried_again_with_the_same_seq(
