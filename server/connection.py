@@ -417,6 +417,8 @@ class Connection(asyncio.Protocol):
         elif self._head_end is not None and not self.lost:
             self._cancel_cut_off()
             self._cut_off_after(max(0.0, self.seen_at + ARRIVAL_SECONDS - self._loop.time()))
+        elif self._protocol.state is not State.CONNECTING and not self.lost:
+            self._read_on()  # the peer was first, and will end the stream
 
     def abort(self) -> None:
         """End the connection at once."""

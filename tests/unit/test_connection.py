@@ -9,6 +9,7 @@ import pytest
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from protocol.codes import CloseCode
 from scripts.bench.framing import CLOSE, CONTINUATION, PING, PONG, TEXT
 from server.connection import Connection, Traffic
 from tests.network.wire import frame, request
@@ -168,4 +169,29 @@ async def test_an_answer_that_comes_after_the_peer_has_ended_is_not_written(
     else:
         connection.respond(connection.reject(HTTPStatus.OK, "live"))
     assert b"".join(transport.written) == b""
+    connection.connection_lost(None)
+
+
+class PausableTransport(ListTransport):
+    """Knows whether it reads."""
+
+    reads = True
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+async def test_a_refused_peer_that_said_goodbye_at_once_is_heard_to_its_end() -> None:
+    """Or its connection would stay until it is cut off: what came early had stopped the reading."""
+    transport = PausableTransport()
+    connection = make(Host(), transport)
+    connection.data_received(request())
+    connection.data_received(frame(TEXT, b"{}") + frame(CLOSE))
+    assert await connection.message() == "{}"
+    assert not transport.reads
+    connection.close(CloseCode.PROTOCOL_ERROR, "bad_frame")
+    assert transport.reads
     connection.connection_lost(None)
