@@ -31,6 +31,9 @@ const KEEP_BYTES = 2 ** 20;
 const RETRY_SECONDS = [0.05, 5];
 /** The same between connections. A connection that stood for less than a second is a failure. */
 const RECONNECT_SECONDS = [0.1, 10];
+/** The same while the server is expected any moment: so long after the time `goaway` named. */
+const EXPECTED_RECONNECT_SECONDS = [0.1, 1];
+const EXPECTED_SECONDS = 30;
 const STEADY_SECONDS = 1;
 /** How long the server may take to open a connection and to answer `hello`. */
 const WELCOME_SECONDS = 20;
@@ -997,6 +1000,8 @@ export class Session extends EventTarget {
   #store;
   // When to try again, and when to give up.
   #outageSince = now();
+  /** When the server that went away is to be back. */
+  #expectedAt = -Infinity;
   #patienceSeconds;
   #onlineSince = Infinity;
   #failures = 0;
@@ -1153,7 +1158,13 @@ export class Session extends EventTarget {
     }
     const { wishSeconds } = this.#rules;
     this.#rules.wishSeconds = undefined;
-    return Math.min(wishSeconds ?? backoff(this.#failures++, RECONNECT_SECONDS), left);
+    if (wishSeconds !== undefined) {
+      this.#expectedAt = time + wishSeconds;
+      return Math.min(wishSeconds, left);
+    }
+    const expected = time - this.#expectedAt < EXPECTED_SECONDS;
+    const range = expected ? EXPECTED_RECONNECT_SECONDS : RECONNECT_SECONDS;
+    return Math.min(backoff(this.#failures++, range), left);
   }
 
   /** Connect, and stay until the connection is gone. */

@@ -5,6 +5,7 @@ Every failure becomes a Loss; Patience says how long to wait then, or that it is
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -35,6 +36,10 @@ RECONNECT_BASE_SECONDS: Final = 0.1
 """The next attempt comes after a random time up to this, doubled with each failure,"""
 RECONNECT_CAP_SECONDS: Final = 10.0
 """and up to this at most."""
+EXPECTED_SECONDS: Final = 30.0
+"""So long after the time that `goaway` named the server is expected any moment,"""
+EXPECTED_CAP_SECONDS: Final = 1.0
+"""and attempts follow each other within this at most."""
 STEADY_SECONDS: Final = 1.0
 """A connection that stood for less does not count as an end of the failures."""
 TOKENS_REFUSED_MAX: Final = 3
@@ -175,6 +180,7 @@ class Patience:
         self._tokens = tokens
         self._random = random
         self._welcomed_at: float | None = None
+        self._expected_at = -math.inf
         self._failures = 0
         self._refused = 0
 
@@ -209,8 +215,13 @@ class Patience:
         left = self.left(now)
         if left <= 0:
             raise ConnectionFailed(f"gave up after {self._limit_seconds:g} s: {loss}", loss.code)
-        delay = backoff(self._failures, RECONNECT_BASE_SECONDS, RECONNECT_CAP_SECONDS, self._random)
+        if wish_seconds is not None:
+            self._expected_at = now + wish_seconds
+            return min(wish_seconds, left)
+        expected = now - self._expected_at < EXPECTED_SECONDS
+        cap = EXPECTED_CAP_SECONDS if expected else RECONNECT_CAP_SECONDS
+        delay = backoff(self._failures, RECONNECT_BASE_SECONDS, cap, self._random)
         self._failures += 1
         # The random part stays: all who were refused at one time must not come back at one time.
-        delay = loss.retry_after_seconds + delay if wish_seconds is None else wish_seconds
+        delay += loss.retry_after_seconds
         return min(delay, left)

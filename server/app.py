@@ -108,6 +108,7 @@ class App:
         self._draining = False
         self._load = Load(settings.max_unfinished)
         self._memory = MemoryWatch(settings.memory_high_water_bytes or default_mark_bytes())
+        self._successor_seconds = 0.0
         self._store: Store
         self._committer: Committer
         self._projector: Projector
@@ -223,6 +224,8 @@ class App:
         admin = (settings.admin_host, settings.admin_port, "ADMIN_PORT")
         if given := sockets.activated(os.environ):
             return given, _listen(*admin)
+        # How long it will take the next one to come to this point: loading takes one CPU's time.
+        self._successor_seconds = time.process_time()
         if settings.replace is None:
             return _listen(settings.host, settings.port, "PORT"), _listen(*admin)
         sockets.close(_listen(*admin, beside=True))  # it can, so the old one may be told to end
@@ -463,7 +466,9 @@ class App:
         _log.info("draining", seconds=self.settings.drain_timeout)
         self._draining = True
         self._listener.stop_accepting()
-        self._gateway.go_away("restart", partial(random.uniform, 0, self._spread_seconds()))
+        soonest = self._successor_seconds
+        latest = soonest + self._spread_seconds()
+        self._gateway.go_away("restart", partial(random.uniform, soonest, latest))
         await self._sessions.drain(self.settings.drain_timeout)
 
     def _spread_seconds(self) -> float:

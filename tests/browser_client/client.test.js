@@ -210,6 +210,31 @@ test("goaway says when to come back", async () => {
   await welcome(AGAIN);
 });
 
+test("waits stay short when the server that went away is not back at once", async () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { session, socket } = await open();
+  const events = eventsOf(session);
+  mock.method(Math, "random", () => 0.999);
+  socket.say({ type: "goaway", reason: "restart", reconnect_after: 2 });
+  socket.gone(1012);
+  for (let i = 0; i < 6; i++) {
+    await settled();
+    mock.timers.tick(10_000);
+    await settled();
+    sockets.at(-1).gone();
+  }
+  await settled();
+  mock.restoreAll();
+  const waits = events
+    .filter(([type]) => type === "offline")
+    .map(([, { retrySeconds }]) => retrySeconds);
+  const expected = [2, 0.1, 0.2, 0.4, 0.8, 1, 1];
+  assert.equal(waits.length, expected.length);
+  waits.forEach((wait, i) => assert(wait > expected[i] * 0.99 && wait <= expected[i]));
+  happens("online");
+  await welcome(AGAIN);
+});
+
 test("a token that cannot be fetched for want of a network is fetched later", async () => {
   let calls = 0;
   const token = async () => {

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from server.app import CLOSE_SECONDS, FLUSH_SECONDS
+from server.app import CLOSE_SECONDS, FLUSH_SECONDS, RECONNECTS_PER_SECOND
 from server.files import FILES_RESERVED
 from server.pools import GRACE_SECONDS
 from server.sessions import END_SECONDS
 from server.settings import Settings
 from server.sockets import activated
-from tests.raw import raw
+from tests.raw import online, raw
 from tests.restarts.test_replacement import VISITORS, VISITS, ended, visit
 from tests.server_process import ROOT, ServerProcess
 
@@ -69,6 +69,7 @@ class Told:
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
+        self._socket.settimeout(60)
 
     async def next(self, start: str) -> str:
         """Return the next message that begins with that, passing over others."""
@@ -151,6 +152,21 @@ async def test_it_serves_on_the_socket_it_was_handed(
         service.spawn()
         await visit(service.url)
         assert f'"url": "{service.url}"' in service.log.read_text()
+    finally:
+        service.close()
+
+
+async def test_clients_are_asked_to_come_back_at_once_to_a_socket_that_stays(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    service = Service(tmp_path, listener)
+    try:
+        await service.astart()
+        async with online(service.url) as client:
+            assert service.process is not None
+            service.process.terminate()
+            wait = (await client.next("goaway"))["reconnect_after"]
+        assert wait <= 1 / RECONNECTS_PER_SECOND
     finally:
         service.close()
 

@@ -15,6 +15,8 @@ from websockets.http11 import Response
 
 from protocol.client_errors import ConnectionFailed
 from protocol.client_link import (
+    EXPECTED_CAP_SECONDS,
+    EXPECTED_SECONDS,
     RECONNECT_BASE_SECONDS,
     RECONNECT_CAP_SECONDS,
     STEADY_SECONDS,
@@ -125,6 +127,15 @@ def test_a_server_that_names_a_time_is_left_alone_for_it_and_a_random_time_more(
 @pytest.mark.parametrize("value", ["soon", "-1", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT", ""])
 def test_a_time_that_is_no_number_of_seconds_does_not_count(value: str) -> None:
     assert patience().after(refused(503, Retry_After=value), 0) == RECONNECT_BASE_SECONDS
+
+
+def test_waits_stay_short_for_a_while_after_the_server_went_away() -> None:
+    tries = patience()
+    tries.welcomed(0)
+    tries.after(LOST, 0, wish_seconds=2)
+    waits = [tries.after(LOST, 2) for _ in range(6)]
+    assert waits == [min(RECONNECT_BASE_SECONDS * 2**n, EXPECTED_CAP_SECONDS) for n in range(6)]
+    assert tries.after(LOST, 2 + EXPECTED_SECONDS) > EXPECTED_CAP_SECONDS
 
 
 def test_it_gives_up_when_there_is_no_first_connection_in_time() -> None:
