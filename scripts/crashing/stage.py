@@ -23,7 +23,7 @@ from server.tokens import issue_token
 
 from . import durable, names
 from .place import Place
-from .processes import Process, mongodb
+from .processes import POLL_SECONDS, Process, mongodb
 from .trigger import Trigger
 
 ROOT: Final = Path(__file__).parents[2]
@@ -56,7 +56,13 @@ class Stage:
     before anything is started in an episode.
     """
 
-    def __init__(self, directory: Path, journal: str, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        journal: str,
+        command: Sequence[str],
+        settings: Mapping[str, object] = SETTINGS,
+    ) -> None:
         self.directory = directory
         self.place = Place()
         self.history: Writer
@@ -67,6 +73,7 @@ class Stage:
         if self.database is not None:
             self.journal = f"mongodb://127.0.0.1:{self.database.port}/crashtest"
         self._command = command
+        self._settings = settings
         self._secret = secrets.token_hex(32)
         self._ports = (free_port(), free_port())
         self._servers = 0
@@ -86,9 +93,10 @@ class Stage:
 
     # The server
 
-    def _process(self, name: str, port: int, trigger: Trigger | None) -> Process:
+    def _process(self, name: str, port: int, trigger: Trigger | None, **more: object) -> Process:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("QUEUESYSTEM_")}
-        settings = {**SETTINGS, "port": port, "journal": self.journal, "jwt_secret": self._secret}
+        settings = {**self._settings, "port": port, "journal": self.journal}
+        settings |= {"jwt_secret": self._secret, **more}
         clean |= {f"QUEUESYSTEM_{key.upper()}": str(value) for key, value in settings.items()}
         clean |= {names.HISTORY: str(self.episode), names.SERVER: name, "PYTHONPATH": str(ROOT)}
         if trigger is not None:
@@ -115,6 +123,26 @@ class Stage:
         self.place.server = server.name
         await self.spawn(server)
         self.server = server
+
+    async def replace(self) -> float:
+        """Start the next server beside the present one, which ends for it; return when it was told
+        to (CLOCK_MONOTONIC).
+        """
+        self._servers += 1
+        old = self.server
+        new = self._process(f"s{self._servers}", old.port, None, replace=old.pid)
+        before = old.log.stat().st_size
+        await self.spawn(new)
+        while b'"replacing"' not in old.log.read_bytes()[before:]:
+            if new.ended:
+                await self.fell(new)
+            await asyncio.sleep(POLL_SECONDS)
+        told_at = time.monotonic()
+        self.history.write("stop", server=old.name)
+        await self.down(old, 0)
+        self.place.server = new.name
+        self.server = new
+        return told_at
 
     async def spawn(self, server: Process) -> None:
         """Start `server`."""

@@ -123,6 +123,7 @@ async def test_who_comes_while_the_old_server_drains_waits_for_the_new_one(
         new.close()
 
 
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 async def test_a_replacement_can_be_replaced(server: ServerProcess) -> None:
     await server.astart()
     second = successor(server)

@@ -1,0 +1,1 @@
+"""Restarts of a server under the load of real clients, timed and judged (scripts/restarts.py)."""
