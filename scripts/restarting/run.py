@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -96,11 +97,11 @@ class Run:
                 own = Random(dice.random())  # noqa: S311
                 users.append(User(name, url, stage.token(name), self.seen, own))
                 tasks.create_task(users[-1].run())
-            for user in users:
-                await user.online.wait()
+            await _all_online(users)
             for _ in range(self.options.restarts):
                 await asyncio.sleep(dice.uniform(*LOAD_SECONDS))
                 self.restarts.append(await self._restart(stage))
+                await _all_online(users)  # or a request would be hit by two restarts
             await asyncio.sleep(dice.uniform(*LOAD_SECONDS))
             for user in users:
                 user.finishing.set()
@@ -139,6 +140,11 @@ class Run:
         again = sum(count > 1 for count in started.values())
         if again:
             self.broken.append(f"{again} requests ran more than once")
+
+
+async def _all_online(users: Sequence[User]) -> None:
+    while not all(user.online for user in users):  # noqa: ASYNC110 - the client tells nobody
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def _ready(port: int) -> None:

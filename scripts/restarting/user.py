@@ -36,7 +36,7 @@ class User:
 
     def __init__(self, name: str, url: str, token: str, seen: Seen, dice: Random) -> None:
         self.finishing = asyncio.Event()
-        self.online = asyncio.Event()
+        self._session: Session | None = None
         self._name = name
         self._url = url
         self._token = token
@@ -45,12 +45,17 @@ class User:
         self._asking = Asking(name, MIX, dice)
         self._room = asyncio.Semaphore(UNFINISHED_MAX)
 
+    @property
+    def online(self) -> bool:
+        """Tell whether it has a connection."""
+        return self._session is not None and self._session.state == "online"
+
     async def run(self) -> None:
         """Go on until told to finish and everything has ended. Raises ClientError, WrongAnswer."""
         who.set(self._name)
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(connect(self._url, token=self._token))
-            self.online.set()
+            self._session = session
             requests = await stack.enter_async_context(asyncio.TaskGroup())
             while not self.finishing.is_set():
                 await self._room.acquire()

@@ -8,12 +8,14 @@ from server.commands.common import add_settings, need_secret, settings_of
 HELP = "run the server"
 DESCRIPTION = """\
 Run the server until Ctrl-C or SIGTERM. Then running requests get --drain-timeout to finish; what
-is unfinished stays in the journal and runs after the next start.
+is unfinished stays in the journal and runs after the next start. With --replace the server starts
+beside the one that runs, which then ends: no connection is refused in between.
 """
 EXAMPLES = """\
 examples:
   queuesystem serve
   queuesystem serve --port 9000 --journal sqlite:////var/lib/queuesystem/journal.db
+  queuesystem serve --replace 4711
   queuesystem serve --handlers myproject.methods:handlers --log-format json
 """
 
