@@ -185,6 +185,7 @@ class App:
             self._sessions,
             self._gateway.end,
             lambda: self._age_clock() - settings.history_ttl,
+            handlers.check,
         )
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")

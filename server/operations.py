@@ -5,7 +5,8 @@
 
 A command is judged by what is, not by what was done for it: so one that was carried out, but not
 settled when the process was killed, is found carried out. Until it can be settled it is begun
-again with every look, which changes nothing.
+again with every look, which changes nothing. What is run again is a new request, alone in a session
+whose id is made of the command's: if that is known, it was begun.
 """
 
 import asyncio
@@ -14,18 +15,26 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 import structlog
+from msgspec import Raw
 
 from protocol.codes import ErrorCode
+from protocol.frames import Request
 from server.journal.committer import Committer
 from server.journal.log import JournalError
-from server.journal.store import CARRIED_OUT, REFUSED, Command, Query, Store
+from server.journal.store import CARRIED_OUT, REFUSED, Command, Failed, Query, Store
 from server.journal.tail import find_now
+from server.session import Refused
 from server.sessions import Seat, Sessions
 
 POLL_SECONDS: Final = 0.5
 EXPIRE_SECONDS: Final = 60.0
 COMMANDS_MAX: Final = 1000
 """Commands looked at in one go; further ones wait until some of these are settled."""
+
+NOT_KEPT: Final = (
+    "its params are not kept: they are of the last requests that ended with an error, of those not "
+    "longer than 16 KiB, for as long as the request log is kept"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +50,8 @@ class Operator:
     """Carries out the commands of one store.
 
     `end_connection(session)` closes the connection of a session, if it has one. `expire_before`
-    says of when the oldest commands may be, as a Unix time. `settled` counts by status.
+    says of when the oldest commands may be, as a Unix time. `check` is that of session.Rules.
+    `settled` counts by status.
     """
 
     def __init__(
@@ -51,6 +61,7 @@ class Operator:
         sessions: Sessions,
         end_connection: Callable[[str], None],
         expire_before: Callable[[], float],
+        check: Callable[[str, Raw, str], object],
     ) -> None:
         self.settled = {CARRIED_OUT: 0, REFUSED: 0}
         self._store = store
@@ -58,6 +69,7 @@ class Operator:
         self._sessions = sessions
         self._end_connection = end_connection
         self._expire_before = expire_before
+        self._check = check
 
     async def pending(self) -> Sequence[Command]:
         """Return what is to be done, as soon as the store can say so."""
@@ -114,6 +126,8 @@ class Operator:
             settled = await self._cancelled(command)
         elif command.kind in {"close", "close_and_cancel"}:
             settled = await self._closed(command)
+        elif command.kind == "retry":
+            settled = await self._retried(command)
         else:
             settled = Settled(REFUSED, f"this server knows no command {command.kind!r}")
         if settled is None:
@@ -143,6 +157,38 @@ class Operator:
         if not rows:
             return Settled(REFUSED, f"there is no request {command.target}")
         return _verdict(rows[0].state)
+
+    async def _retried(self, command: Command) -> Settled | None:
+        name = f"retry-{command.id}"
+        begun = Settled(CARRIED_OUT, f"runs again as {name}:1")
+        if self._sessions.get(name) is None:
+            if await find_now(self._store, Query(session=name, n=1, limit=1)):
+                return begun
+            failed = await self._store.history.failed(*_target(command))
+            if failed is None:
+                return Settled(REFUSED, NOT_KEPT)
+            try:
+                self._check(failed.method, Raw(failed.params.encode()), failed.scope)
+            except Refused as refused:
+                return Settled(REFUSED, f"{refused.code}: {refused}")
+            if not self._run_again(name, failed, f"retry of {command.target}"):
+                return None
+        await self._committer.durable()
+        return begun
+
+    def _run_again(self, name: str, failed: Failed, request_id: str) -> bool:
+        """Begin a request as `failed` was; tell whether there was room for it.
+
+        Nobody will ask for its results: they are counted, and its end is in the request log.
+        """
+        seat = self._sessions.adopt(name, failed.subject, failed.scope)
+        request = Request(
+            request_id, failed.method, Raw(failed.params.encode()), timeout=failed.timeout
+        )
+        seat.session.receive([request], None)
+        seat.session.close(cancel=False)
+        self._sessions.drop_if_over(seat)  # when it was not accepted
+        return seat.session.unfinished > 0
 
     def _close(self, seat: Seat, *, cancel: bool) -> None:
         session = seat.session

@@ -930,6 +930,7 @@ class Session:
             elif size > room:
                 end = End(request.n, 1, 0, ErrorCode.RESULT_TOO_LARGE, now, now, 0, [], TOO_LARGE)
                 errors += len(TOO_LARGE)
+                request.kept_params = request.params
             else:
                 end = End(request.n, 1, 1, DONE, now, now, 0, [data], b"")
                 room -= size
@@ -971,6 +972,8 @@ class Session:
 
         An error text that does not fit into `max_result_bytes` becomes `result_too_large`.
         """
+        if outcome != DONE:
+            request.kept_params = request.params
         if error and not self.state.closed:
             if len(error) > max(self._result_room(), len(TOO_LARGE)):
                 outcome, error = ErrorCode.RESULT_TOO_LARGE, TOO_LARGE

@@ -11,6 +11,7 @@ from msgspec.structs import asdict
 from server.commands.common import CommandError, add_settings
 from server.commands.operating import (
     EXIT_CODES,
+    POLL_SECONDS,
     add_wait,
     ago,
     carry_out,
@@ -24,12 +25,13 @@ from server.commands.operating import (
     shown,
     took,
 )
+from server.journal.entries import DONE
 from server.journal.folding import living_sessions
 from server.journal.state import RequestState
-from server.journal.store import HistoryRow, Query, Store
+from server.journal.store import Failed, HistoryRow, Query, Store
 from server.journal.tail import find_now
 
-HELP = "list, show and cancel requests"
+HELP = "list, show, cancel and retry requests"
 DESCRIPTION = """\
 The requests in the journal, straight from it: with the server running or not. What the journal
 says is what is durable, so a request that a handler began a moment ago may still be `waiting`;
@@ -41,10 +43,13 @@ examples:
   queuesystem requests list --state waiting --older-than 5m --json
   queuesystem requests show Cu3v2xJ8mM0rZJ6Zb5sJ2l1Q:17
   queuesystem requests cancel Cu3v2xJ8mM0rZJ6Zb5sJ2l1Q:17
+  queuesystem requests retry Cu3v2xJ8mM0rZJ6Zb5sJ2l1Q:17
 
 {EXIT_CODES}"""
 
 LIMIT: Final = 50
+KEPT_AFTER_SECONDS: Final = 3.0
+"""Within this time after its end, what a running server keeps of a request is in the history."""
 
 _COLUMNS: Final = (
     "REQUEST",
@@ -111,7 +116,21 @@ def add(parser: ArgumentParser) -> None:
     add_wait(cancelling)
     cancelling.set_defaults(act=_cancel)
 
-    for action in (listing, showing, cancelling):
+    retrying = actions.add_parser(
+        "retry",
+        help="run a request once more that ended with an error",
+        description="Run a failed request again: as a new request with the same method, params, "
+        "subject and scope, in a session of its own. Its results are counted, not kept, and its "
+        "end is in the list; the client's session is left as it is. Params are kept of the last "
+        "10000 requests that ended with an error, of each not more than 16 KiB.",
+        epilog=EXIT_CODES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    _add_request(retrying)
+    add_wait(retrying)
+    retrying.set_defaults(act=_retry)
+
+    for action in (listing, showing, cancelling, retrying):
         add_settings(action, {"journal", "history_ttl"})
 
 
@@ -175,9 +194,13 @@ async def _show(arguments: Namespace) -> int:
     async with journal_of(arguments) as store:
         row = await need_request(store, session, n)
         known = await living_sessions(store.log_reader)
+        failed = await store.history.failed(session, n)
     of_session = known.get(session)
     live = None if of_session is None else of_session.live.get(n)
-    described = _described(row) | _of_live(live, with_params=arguments.params)
+    described = _described(row)
+    described |= _of_live(live, with_params=arguments.params)
+    if failed is not None and (live is None or live.outcome is not None):
+        described |= _of_failed(failed, with_params=arguments.params)
     if arguments.json:
         print_json([described])
         return 0
@@ -210,7 +233,8 @@ async def need_request(store: Store, session: str, n: int) -> HistoryRow:
 def _of_live(live: RequestState | None, *, with_params: bool) -> dict[str, Any]:
     """Return what only a live request's log says: it is unfinished, or not acknowledged."""
     if live is None:
-        return {"acknowledged": True, "params_bytes": None, "error": None}
+        gone: dict[str, Any] = {"acknowledged": True, "params_bytes": None, "error": None}
+        return gone | {"params": None} if with_params else gone
     has_params = live.outcome is None
     said: dict[str, Any] = {
         "acknowledged": False,
@@ -224,6 +248,20 @@ def _of_live(live: RequestState | None, *, with_params: bool) -> dict[str, Any]:
     return said
 
 
+def _of_failed(failed: Failed, *, with_params: bool) -> dict[str, Any]:
+    """Return what is kept of a request that ended with an error."""
+    said: dict[str, Any] = {
+        "timeout": failed.timeout,
+        "scope": failed.scope,
+        "params_bytes": len(failed.params.encode()),
+    }
+    if failed.error:
+        said["error"] = msgspec.json.decode(failed.error)
+    if with_params:
+        said["params"] = msgspec.Raw(failed.params.encode())
+    return said
+
+
 async def _cancel(arguments: Namespace) -> int:
     session, n = arguments.request
     async with journal_of(arguments) as store:
@@ -231,3 +269,33 @@ async def _cancel(arguments: Namespace) -> int:
         if row.state not in {"waiting", "running"}:
             raise CommandError(f"it has ended already: {shown(row.state)}", exit_code=1)
         return await carry_out(store, "cancel", f"{session}:{n}", arguments.wait)
+
+
+async def _retry(arguments: Namespace) -> int:
+    session, n = arguments.request
+    async with journal_of(arguments) as store:
+        row = await need_request(store, session, n)
+        if row.state in {"waiting", "running"}:
+            raise CommandError(f"it has not ended: it is {row.state}", exit_code=1)
+        if row.state == DONE:
+            raise CommandError(
+                "it is done: only what ended with an error can run again", exit_code=1
+            )
+        if await _kept(store, row) is None:
+            raise CommandError(
+                "its params are not kept: they are too long, too old, or a crash hit the server "
+                "right after its end",
+                exit_code=1,
+            )
+        return await carry_out(store, "retry", f"{session}:{n}", arguments.wait)
+
+
+async def _kept(store: Store, row: HistoryRow) -> Failed | None:
+    """Return what is kept of a failed request, which may need a moment to get there."""
+    until = time.time() + KEPT_AFTER_SECONDS
+    while True:
+        failed = await store.history.failed(row.session, row.n)
+        just_ended = until - (row.finished_at or 0.0) < 2 * KEPT_AFTER_SECONDS
+        if failed is not None or not just_ended or time.time() >= until:
+            return failed
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,7 +1,7 @@
 """A store in one MongoDB database.
 
     log, parts, seals, owners    the log (mongodb_log.py)
-    users, buckets, unfinished   users and history (mongodb_tables.py)
+    users, buckets, unfinished, failures   users and history (mongodb_tables.py)
     commands                     what operators ask for (mongodb_commands.py)
     schema                       {_id: "version", number}
 
@@ -60,6 +60,7 @@ class MongodbStore:
         self.history = MongodbHistory(
             buckets=collection("buckets"),
             unfinished=collection("unfinished"),
+            failures=collection("failures"),
             owners=logs["owners"],
             ttl_seconds=history_ttl_seconds,
         )

@@ -2,6 +2,7 @@
 
     buckets     {_id: "session/first", session, subject, accepted_at, finished_at, count, states,
                  packed, expires_at}                                       finished requests
+    failures    {_id: "session/n", finished_at, packed, expires_at}   what it takes to run again
     unfinished  {_id: session, owner, upto, subject, accepted_at, packed, before}   the others
 
 `packed` is JSON text (buckets.py says what stands where): encoding an array of subdocuments takes
@@ -24,13 +25,24 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, DeleteOne, ReplaceOne
 
 from server.journal.buckets import find, newest, unpack_rows
 from server.journal.entries import DONE
 from server.journal.mongodb_errors import mongodb_errors
-from server.journal.store import FAILED, Bucket, HistoryRow, Packed, Query, Unfinished, User
+from server.journal.store import (
+    FAILED,
+    FAILURES_MAX,
+    Bucket,
+    Failed,
+    HistoryRow,
+    Packed,
+    Query,
+    Unfinished,
+    User,
+)
 
 CHUNK_DOCUMENTS: Final = 500
 """Documents sent in one message."""
@@ -67,8 +79,12 @@ class MongodbUsers:
 class MongodbHistory:
     """See store.History. `owners` is the collection the log keeps its watermarks in."""
 
-    def __init__(self, *, buckets: Any, unfinished: Any, owners: Any, ttl_seconds: float) -> None:
+    def __init__(
+        self, *, buckets: Any, unfinished: Any, failures: Any, owners: Any, ttl_seconds: float
+    ) -> None:
         self._buckets = buckets
+        self._failures = failures
+        self._failures_written = 0
         self._unfinished = unfinished
         self._owners = owners
         self._ttl_seconds = ttl_seconds
@@ -80,6 +96,8 @@ class MongodbHistory:
         await self._buckets.create_index([("session", ASCENDING), newest_first])
         await self._buckets.create_index([("subject", ASCENDING), newest_first])
         await self._buckets.create_index("expires_at", expireAfterSeconds=0)
+        await self._failures.create_index([("finished_at", DESCENDING)])
+        await self._failures.create_index("expires_at", expireAfterSeconds=0)
 
     async def projected(self, owner: str) -> int:
         with mongodb_errors():
@@ -117,8 +135,11 @@ class MongodbHistory:
         upto: int,
         finished: Sequence[Bucket],
         unfinished: Sequence[Unfinished],
+        failed: Sequence[Failed] = (),
     ) -> None:
         with mongodb_errors():
+            await _write(self._failures, [self._failure(each) for each in failed])
+            self._failures_written += len(failed)
             await _write(self._buckets, [self._bucket(each) for each in finished])
             await _write(
                 self._unfinished,
@@ -144,8 +165,26 @@ class MongodbHistory:
             empty = [DeleteOne({"_id": piece.session}) for piece in unfinished if not piece.packed]
             await _write(self._unfinished, empty)
 
+    def _failure(self, failed: Failed) -> ReplaceOne[dict[str, Any]]:
+        return ReplaceOne(
+            {"_id": f"{failed.session}/{failed.n:016d}"},
+            {
+                "finished_at": failed.finished_at,
+                "packed": _encode(failed).decode(),
+                "expires_at": self._expires_at(failed.finished_at),
+            },
+            upsert=True,
+        )
+
+    async def failed(self, session: str, n: int) -> Failed | None:
+        with mongodb_errors():
+            document = await self._failures.find_one({"_id": f"{session}/{n:016d}"})
+        return None if document is None else _decode_failed(document["packed"])
+
+    def _expires_at(self, finished_at: float) -> datetime:
+        return datetime.fromtimestamp(finished_at + self._ttl_seconds, UTC)
+
     def _bucket(self, bucket: Bucket) -> ReplaceOne[dict[str, Any]]:
-        expires_at = bucket.finished_at + self._ttl_seconds
         return ReplaceOne(
             {"_id": f"{bucket.session}/{bucket.first:016d}"},
             {
@@ -156,7 +195,7 @@ class MongodbHistory:
                 "count": bucket.count,
                 "states": bucket.states,
                 "packed": bucket.packed,
-                "expires_at": datetime.fromtimestamp(expires_at, UTC),
+                "expires_at": self._expires_at(bucket.finished_at),
             },
             upsert=True,
         )
@@ -195,7 +234,21 @@ class MongodbHistory:
             counts = [bucket["count"] async for bucket in self._buckets.find(old, {"count": 1})]
             if counts:
                 await self._buckets.delete_many(old)
+            await self._failures.delete_many({"finished_at": before})
+            if self._failures_written > FAILURES_MAX // 10:
+                await self._trim_failures()
         return sum(counts)
+
+    async def _trim_failures(self) -> None:
+        newest_first = self._failures.find({}, {"finished_at": 1}).sort("finished_at", DESCENDING)
+        async for failure in newest_first.skip(FAILURES_MAX).limit(1):
+            upto = {"$lte": failure["finished_at"]}
+            await self._failures.delete_many({"finished_at": upto})
+        self._failures_written = 0
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode_failed: Final = msgspec.json.Decoder(Failed).decode
 
 
 async def _write(collection: Any, operations: Sequence[Any]) -> None:

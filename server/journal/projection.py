@@ -29,7 +29,7 @@ from server.journal.outline import (
     decode_requests,
 )
 from server.journal.state import RequestState, SessionState
-from server.journal.store import Bucket, Packed, Unfinished
+from server.journal.store import Bucket, Failed, Packed, Unfinished
 
 CHUNK_REQUESTS: Final = 20_000
 """A chunk ends with the commit in which so many requests were accepted or finished: so many rows
@@ -42,6 +42,13 @@ NOTED_ROWS_MAX: Final = 200_000
 """So many rows may wait to be written; beyond that they are read from the log later."""
 KNOWN_SESSIONS_MAX: Final = 20_000
 """Of more sessions, those that have nothing unfinished are looked up when they are met again."""
+
+KEPT_BYTES: Final = 16 * 1024
+"""The params of a failed request, and the text of its error, are kept up to this length each."""
+FAILED_BYTES: Final = 512
+"""What a failed request is counted for beside these."""
+FAILED_BYTES_MAX: Final = 4 * 1024 * 1024
+"""So much of failed requests may wait to be written; of further ones the params are not kept."""
 
 _Open = tuple[str | None, str | None, float | None, int, float | None]
 """An unfinished request: id, method, accepted_at, attempt, started_at."""
@@ -151,6 +158,7 @@ class Ledger(Protocol):
         upto: int,
         finished: Sequence[Bucket],
         unfinished: Sequence[Unfinished],
+        failed: Sequence[Failed] = (),
     ) -> None:
         """See History."""
         ...
@@ -190,6 +198,9 @@ class Projector:
         self._noted_from: int | None = None if told_seq is None else told_seq()
         self._noted: dict[str, tuple[Live, list[Row]]] = {}
         self._noted_rows = 0
+        # What ended with an error and is not written yet.
+        self._failed: list[Failed] = []
+        self._failed_bytes = 0
         self._enough = asyncio.Event()
         self._reached: int | None = None
         self._sessions: dict[str, _Session] = {}
@@ -221,6 +232,8 @@ class Projector:
 
     def note(self, session: Live, ended: Sequence[RequestState]) -> None:
         """Take note that a commit of `session` is durable, and of what `ended` with it."""
+        for request in [request for request in ended if request.kept_params is not None]:
+            self._keep(session.state, request)
         if self._noted_from is None:
             return
         name = session.state.id
@@ -234,6 +247,31 @@ class Projector:
                 self._enough.set()
             if self._noted_rows > NOTED_ROWS_MAX:
                 self._forget_noted()  # the log has it all
+
+    def _keep(self, session: SessionState, request: RequestState) -> None:
+        """Keep what it takes to run a failed request again, unless that is too much."""
+        params = request.kept_params
+        request.kept_params = None
+        if params is None or len(params) > KEPT_BYTES:
+            return
+        error = request.error if len(request.error) <= KEPT_BYTES else b""
+        size = len(params) + len(error) + FAILED_BYTES
+        if self._failed_bytes + size > FAILED_BYTES_MAX:
+            return
+        self._failed_bytes += size
+        self._failed.append(
+            Failed(
+                session=session.id,
+                n=request.n,
+                subject=session.subject,
+                scope=request.scope,
+                method=request.method,
+                params=bytes(params).decode(),
+                timeout=request.timeout,
+                error=error.decode(),
+                finished_at=request.ended,
+            )
+        )
 
     async def wait(self, seconds: float) -> None:
         """Wait until it is worth to run again: until much was noted, but not for longer."""
@@ -349,8 +387,11 @@ class Projector:
             if pause <= 0:
                 await asyncio.sleep(0)
                 pause = PAUSE_REQUESTS
-        await self._history.project(self._owner, upto, finished, unfinished)
+        failed, size = self._failed[:], self._failed_bytes
+        await self._history.project(self._owner, upto, finished, unfinished, failed)
         self._reached = self.reached = upto
+        del self._failed[: len(failed)]
+        self._failed_bytes -= size
         self._touched.clear()
         self._requests = 0
         if len(self._sessions) > KNOWN_SESSIONS_MAX:

@@ -132,5 +132,5 @@ def _make_schema(connection: sqlite3.Connection) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     # What was added to this version since: who does not know it is not disturbed by it.
-    for statement in sqlite_commands.SCHEMA:
+    for statement in (*sqlite_commands.SCHEMA, *sqlite_tables.ADDED_SCHEMA):
         connection.execute(statement)

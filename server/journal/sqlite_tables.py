@@ -3,6 +3,7 @@
     buckets      finished requests, many of a session in a row, never changed
     unfinished   the others, all of a session in a row
     requests     a view of both, a row per request: for operators
+    failures     what it takes to run again those that ended with an error
     projecting   a view that takes what a chunk of the log has come to (see project)
 
 Writes go through the thread that appends, one statement at a time, so that an append waits for
@@ -19,7 +20,17 @@ import msgspec
 from server.journal.buckets import FIELDS, find
 from server.journal.entries import DONE
 from server.journal.sqlite_thread import SqliteThread, transaction
-from server.journal.store import FAILED, Bucket, HistoryRow, Packed, Query, Unfinished, User
+from server.journal.store import (
+    FAILED,
+    FAILURES_MAX,
+    Bucket,
+    Failed,
+    HistoryRow,
+    Packed,
+    Query,
+    Unfinished,
+    User,
+)
 
 
 def _requests(table: str) -> str:
@@ -86,12 +97,32 @@ SCHEMA: Final = (
         END""",
 )
 
+ADDED_SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS failures (
+        number INTEGER PRIMARY KEY,
+        session TEXT NOT NULL,
+        n INTEGER NOT NULL,
+        finished_at REAL NOT NULL,
+        packed TEXT NOT NULL,
+        UNIQUE (session, n)
+    )""",
+    "CREATE INDEX IF NOT EXISTS failures_by_age ON failures (finished_at)",
+    """CREATE TRIGGER IF NOT EXISTS projecting_failed INSTEAD OF INSERT ON projecting
+        WHEN NEW.kind = 'failed' BEGIN
+            INSERT OR IGNORE INTO failures (session, n, finished_at, packed)
+            VALUES (NEW.name, NEW.number, NEW.finished_at, NEW.packed);
+        END""",
+)
+"""What was added to this version of the schema since it was made."""
+
 STATEMENT_ROWS: Final = 3000
 """Rows given to one statement; SQLite takes 32,766 values."""
 PAGE_BUCKETS: Final = 16
 """Buckets read at a time."""
 EXPIRED_BUCKETS: Final = 64
 """Buckets deleted by one statement, hence in one transaction."""
+EXPIRED_FAILURES: Final = 256
+"""Failures deleted by one statement."""
 
 _PROJECT: Final = "INSERT INTO projecting VALUES "
 _PROJECT_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
@@ -156,8 +187,14 @@ class SqliteHistory:
         upto: int,
         finished: Sequence[Bucket],
         unfinished: Sequence[Unfinished],
+        failed: Sequence[Failed] = (),
     ) -> None:
-        await self._writer.run(_project, _values(owner, upto, finished, unfinished))
+        await self._writer.run(_project, _values(owner, upto, finished, unfinished, failed))
+
+    async def failed(self, session: str, n: int) -> Failed | None:
+        sql = "SELECT packed FROM failures WHERE session = ? AND n = ?"
+        rows = await self._reader.run(_read, sql, (session, n))
+        return _decode_failed(rows[0][0]) if rows else None
 
     async def find(
         self,
@@ -199,6 +236,7 @@ class SqliteHistory:
             after = (page[-1][2], page[-1][4])
 
     async def expire(self, finished_before: float) -> int:
+        await self._expire_failures(finished_before)
         expired = 0
         while True:
             ((count, numbers),) = await self._reader.run(_read, _EXPIRED, (finished_before,) * 2)
@@ -208,6 +246,19 @@ class SqliteHistory:
             await self._writer.run(_write, sql, (numbers,))
             expired += count
 
+    async def _expire_failures(self, finished_before: float) -> None:
+        while True:
+            ((first, last, oldest),) = await self._reader.run(_read, _FAILURES, ())
+            if first is None or (last - first < FAILURES_MAX and oldest >= finished_before):
+                return
+            sql = f"""DELETE FROM failures WHERE number IN (
+                SELECT number FROM failures WHERE number <= ? OR finished_at < ?
+                LIMIT {EXPIRED_FAILURES})"""  # noqa: S608 - constants
+            await self._writer.run(_write, sql, (last - FAILURES_MAX, finished_before))
+
+
+_FAILURES: Final = """SELECT (SELECT min(number) FROM failures),
+    (SELECT max(number) FROM failures), (SELECT min(finished_at) FROM failures)"""
 
 # What finished before then was accepted before then, and that column has an index.
 _EXPIRED: Final = f"""SELECT sum(count), json_group_array(number) FROM (
@@ -215,6 +266,7 @@ _EXPIRED: Final = f"""SELECT sum(count), json_group_array(number) FROM (
     WHERE accepted_at < ? AND finished_at < ? LIMIT {EXPIRED_BUCKETS})"""  # noqa: S608 - constants
 
 _encode: Final = msgspec.json.Encoder().encode
+_decode_failed: Final = msgspec.json.Decoder(Failed).decode
 
 
 def _where(query: Query) -> tuple[str, list[Any]]:
@@ -233,7 +285,11 @@ def _piece(row: Sequence[Any]) -> Packed:
 
 
 def _values(
-    owner: str, upto: int, finished: Sequence[Bucket], unfinished: Sequence[Unfinished]
+    owner: str,
+    upto: int,
+    finished: Sequence[Bucket],
+    unfinished: Sequence[Unfinished],
+    failed: Sequence[Failed],
 ) -> Iterator[tuple[Any, ...]]:
     """Yield the rows to insert into `projecting`."""
     for new in finished:
@@ -258,6 +314,9 @@ def _values(
             None,
             now.packed,
         )
+    for one in failed:
+        packed = _encode(one).decode()
+        yield ("failed", one.session, None, None, one.finished_at, one.n, None, packed)
     yield ("upto", owner, None, None, None, upto, None, None)
 
 

@@ -46,9 +46,10 @@ class RequestState(Struct, eq=False, gc=False):
     `results` holds the items from index `dropped` on and is never changed in place, so that an
     entry may share it; `outcome` is None until it ended; `params` is emptied then, since only
     `digest` is needed to recognise the request again. Not journaled: `prepared`, what the check
-    made of the params, for the worker of this process; and `kept_bytes`, what the params are
-    counted for in its memory. `started` and `ended` are Unix times, 0 for what did not happen in
-    this process.
+    made of the params, for the worker of this process; `kept_bytes`, what the params are
+    counted for in its memory; and `kept_params`, the params of one that has just ended with an
+    error, until the request log has taken them. `started` and `ended` are Unix times, 0 for what
+    did not happen in this process.
     """
 
     n: int
@@ -70,6 +71,7 @@ class RequestState(Struct, eq=False, gc=False):
     started: float = 0.0
     ended: float = 0.0
     kept_bytes: int = 0
+    kept_params: Raw | None = None
 
     def restart(self) -> None:
         """Forget the partial results of an attempt that did not end."""

@@ -11,6 +11,10 @@ FAILED: Final = "failed"
 """As the `state` of a Query: every request that ended with an error, whatever its code."""
 
 
+FAILURES_MAX: Final = 10_000
+"""Of so many requests that ended with an error the params are kept: 160 MB at the very most."""
+
+
 class User(Struct, frozen=True):
     """Somebody who may fetch a token with a password. `scope` is space separated (RFC 6749 3.3)."""
 
@@ -111,6 +115,23 @@ class Unfinished(Packed, kw_only=True, frozen=True):
     before: str
 
 
+class Failed(Struct, kw_only=True, frozen=True):
+    """What it takes to run a request again that ended with an error.
+
+    `params` and `error` are the JSON of the wire; `error` is empty when it was too long to keep.
+    """
+
+    session: str
+    n: int
+    subject: str
+    scope: str
+    method: str
+    params: str
+    timeout: float | None
+    error: str
+    finished_at: float
+
+
 class History(Protocol):
     """The request log operators query: a projection of the logs that may lag behind them.
 
@@ -138,8 +159,11 @@ class History(Protocol):
         upto: int,
         finished: Sequence[Bucket],
         unfinished: Sequence[Unfinished],
+        failed: Sequence[Failed] = (),
     ) -> None:
         """Add `finished`, replace what is `unfinished` of the sessions named, then note `upto`.
+
+        The last FAILURES_MAX of `failed` are kept as well.
 
         When it fails, or the process dies in it, `resume` and a projection of the same commits,
         cut in the same way or not, lead to the same history as if it had not.
@@ -165,8 +189,13 @@ class History(Protocol):
         """Yield, newest first, what may match `query` of what has finished."""
         ...
 
+    async def failed(self, session: str, n: int) -> Failed | None:
+        """Return what is kept of a request that ended with an error; None when nothing is."""
+        ...
+
     async def expire(self, finished_before: float) -> int:
-        """Delete the buckets whose last request finished before that Unix time.
+        """Delete the buckets whose last request finished before that Unix time, and what is kept
+        of older failures, or of more than FAILURES_MAX.
 
         Return how many requests were in them.
         """

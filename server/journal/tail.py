@@ -15,7 +15,16 @@ from typing import Final
 from server.journal.buckets import Newest
 from server.journal.log import Commit, LogReader, Unavailable
 from server.journal.projection import project
-from server.journal.store import Bucket, History, HistoryRow, Packed, Query, Store, Unfinished
+from server.journal.store import (
+    Bucket,
+    Failed,
+    History,
+    HistoryRow,
+    Packed,
+    Query,
+    Store,
+    Unfinished,
+)
 
 TRIES: Final = 10
 """When a log is trimmed or forgotten while it is read, all is read again; so often at most."""
@@ -116,6 +125,7 @@ class _Overlay:
         upto: int,
         finished: Sequence[Bucket],
         unfinished: Sequence[Unfinished],
+        failed: Sequence[Failed] = (),
     ) -> None:
         """See History."""
         for bucket in finished:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from server import Handlers, Request, demo
+from server import Handlers, Request, RequestError, demo
 
 handlers = Handlers()
 handlers.include(demo.handlers)
@@ -133,3 +133,12 @@ async def _wait_for(gate: str | None) -> None:
     # A file is what opens a gate from outside of this process, before and after it was killed.
     while gate is not None and not Path(gate).exists():
         await asyncio.sleep(0.005)
+
+
+@handlers.method(scope="admin")
+async def mended(request: Request, bug: str, runs: str) -> AsyncIterator[str]:
+    """Fails as long as the file `bug` is there; else notes that it runs."""
+    if Path(bug).exists():
+        raise RequestError("broken", "a bug")
+    _note(runs, request)
+    yield f"{request.subject} {request.idempotency_key}"

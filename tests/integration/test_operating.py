@@ -257,3 +257,94 @@ async def test_what_is_not_there_is_refused(
     said = await operate(lite, *command)
     assert (said.code, said.out) == (1, "")
     assert text in said.err
+
+
+# Retry
+
+
+async def failed_once(server: ServerProcess, tmp_path: Path) -> str:
+    """Have a request fail by a bug that is mended then; return its name."""
+    bug, runs = tmp_path / "bug", tmp_path / "runs"
+    bug.touch()
+    async with online(server.url, token=token(scope="admin")) as client:
+        await client.request("a", "mended", params={"bug": str(bug), "runs": str(runs)})
+        error = await client.next("error", "a")
+        await client.send({"type": "ack", "seq": error["seq"]}, {"type": "bye"})
+        await client.closed()
+    bug.unlink()
+    [row] = (await operate(server, "requests", "list", "--json")).rows
+    return row["request"]
+
+
+async def test_a_failed_request_runs_again_as_a_new_one_of_its_own(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    """Of the same method, params, subject and scope, though its session is over."""
+    request = await failed_once(server, tmp_path)
+    said = await operate(server, "requests", "retry", request)
+    assert said.code == 0, said.err
+    again = said.out.removeprefix("runs again as ").strip()
+    states = await eventually(server, again.removesuffix(":1"), {"waiting", "running"})
+    assert states == {again: "done"}
+    [shown] = (await operate(server, "requests", "show", again, "--json")).rows
+    assert (shown["id"], shown["subject"], shown["results"]) == (f"retry of {request}", "alice", 1)
+    assert (tmp_path / "runs").read_text() == f"retry of {request} 1\n"
+    [shown] = (await operate(server, "requests", "show", request, "--params", "--json")).rows
+    assert (shown["state"], shown["error"]["message"]) == ("broken", "a bug")
+    assert shown["params"]["bug"] == str(tmp_path / "bug")
+
+
+async def test_a_retry_without_a_server_runs_once_though_the_next_one_dies_of_it(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    """After it was begun, before that was said."""
+    request = await failed_once(server, tmp_path)
+    while (kept := await operate(server, "requests", "show", request)).out.count("a bug") == 0:
+        assert kept.code == 0
+    server.kill()
+    said = await operate(server, "requests", "retry", request, "--wait", "0")
+    assert (said.code, said.out) == (3, "")
+    server.settings["handlers"] = "tests.integration.dying_operator:handlers"
+    server.spawn()
+    assert server.process is not None
+    await asyncio.to_thread(server.process.wait, 60)
+    await server.astart()
+    while "operator_command" not in server.log.read_text():
+        await asyncio.sleep(0.01)
+    states = await listed(server)
+    [again] = states.keys() - {request}
+    states = await eventually(server, again.removesuffix(":1"), {"waiting", "running"})
+    assert states == {again: "done"}
+    runs = (tmp_path / "runs").read_text().splitlines()
+    assert runs[0] == f"retry of {request} 1"
+    assert len(runs) == 1 or runs == [f"retry of {request} {n}" for n in (1, 2)]
+    assert len(await listed(server)) == 2
+
+
+async def test_what_cannot_run_again_is_refused(lite: ServerProcess) -> None:
+    async with raw(lite.url) as client:
+        session = (await client.hello())["session"]
+        await client.request("a", params={"text": "x"})
+        await client.request("b", "fail", params={"code": "no", "message": "x" * 20_000})
+        await client.request("c", "endless")
+        await client.all_of(("done", "a"), ("error", "b"), ("accepted", "c"))
+        for n, reason in (
+            (1, "it is done: only what ended with an error"),
+            (2, "its params are not kept"),
+            (3, "it has not ended"),
+        ):
+            said = await operate(lite, "requests", "retry", f"{session}:{n}")
+            assert (said.code, said.out) == (1, "")
+            assert reason in said.err
+
+
+async def test_a_retry_is_checked_as_any_request(lite: ServerProcess, tmp_path: Path) -> None:
+    request = await failed_once(lite, tmp_path)
+    while "a bug" not in (await operate(lite, "requests", "show", request)).out:
+        pass
+    lite.close()
+    lite.settings["handlers"] = "server.demo:handlers"
+    await lite.astart()
+    said = await operate(lite, "requests", "retry", request)
+    assert (said.code, said.out) == (1, "")
+    assert "unknown_method: no method 'mended'" in said.err

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, get_args
 
 import pytest
+from msgspec import Raw
 from msgspec.structs import fields
 
 from protocol.frames import Request
@@ -34,8 +35,9 @@ from server.journal.outline import (
     decode_outline,
     decode_requests,
 )
-from server.journal.projection import Projector
-from server.journal.store import Bucket, HistoryRow, Packed, Unfinished
+from server.journal.projection import FAILED_BYTES_MAX, KEPT_BYTES, Projector
+from server.journal.state import RequestState, SessionState
+from server.journal.store import Bucket, Failed, HistoryRow, Packed, Unfinished
 
 OTHERS: list[Entry] = [
     Authorized("s", ""),
@@ -69,6 +71,7 @@ class Memory:
         self.open: dict[str, Unfinished] = {}
         self.asked: list[list[str]] = []
         self.chunks: list[int] = []
+        self.failed: list[Failed] = []
         self.failing = False
 
     async def read(self, owner: str, after: int) -> AsyncGenerator[Commit, None]:
@@ -84,7 +87,12 @@ class Memory:
         return [self.open[name] for name in sessions if name in self.open]
 
     async def project(
-        self, _owner: str, upto: int, finished: Sequence[Bucket], left: Sequence[Unfinished]
+        self,
+        _owner: str,
+        upto: int,
+        finished: Sequence[Bucket],
+        left: Sequence[Unfinished],
+        failed: Sequence[Failed],
     ) -> None:
         if self.failing:
             raise Unavailable("not now")
@@ -96,6 +104,7 @@ class Memory:
             self.open[piece.session] = piece
         self.chunks.append(upto)
         self.reached = upto
+        self.failed += failed
 
 
 # Outlines
@@ -225,3 +234,91 @@ async def test_idle_sessions_are_forgotten_when_there_are_many(
     await projector.run()
     assert store.asked == [["s", "t", "u"], ["s"]]
     assert [row.n for row in unpack(store.open["u"])] == [1, 2]
+
+
+# What failed
+
+
+def ended_with_an_error(n: int, params: bytes, error: bytes = b"{}") -> RequestState:
+    request = RequestState(n, f"id{n}", "order", Raw(b""), 0, "read", 1.0, 2.5, False)
+    request.outcome = "sold_out"
+    request.error = error
+    request.ended = 3.0
+    request.kept_params = Raw(params)
+    return request
+
+
+class OneSession:
+    """See projection.Live."""
+
+    def __init__(self) -> None:
+        self.state = SessionState("s", "alice", "read")
+
+    def unended(self) -> list[RequestState]:
+        return []
+
+
+class Living:
+    """A projection of this process's own log, which has come to `told` commits."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.memory = Memory()
+        self.projector = Projector(self.memory, "1-a", lambda: self.told)
+        self.session = OneSession()
+
+    async def end(self, *requests: RequestState) -> list[int]:
+        """Note that these have ended; return which of all were kept so far."""
+        self.told += 1
+        self.projector.note(self.session, requests)
+        await self.projector.run()
+        return [failed.n for failed in self.memory.failed]
+
+
+async def test_what_a_failed_request_takes_to_run_again_is_kept() -> None:
+    living = Living()
+    request = ended_with_an_error(7, b'{"a": 1}', b'{"code":"sold_out"}')
+    assert await living.end(request) == [7]
+    assert living.memory.failed == [
+        Failed(
+            session="s",
+            n=7,
+            subject="alice",
+            scope="read",
+            method="order",
+            params='{"a": 1}',
+            timeout=2.5,
+            error='{"code":"sold_out"}',
+            finished_at=3.0,
+        )
+    ]
+    assert request.kept_params is None, "it stays in memory"
+    assert await living.end(ended_with_an_error(8, b"{}")) == [7, 8]
+
+
+async def test_of_what_is_long_the_params_are_not_kept() -> None:
+    living = Living()
+    long = b" " * (KEPT_BYTES + 1)
+    assert await living.end(ended_with_an_error(1, long), ended_with_an_error(2, b"{}", long)) == [
+        2
+    ]
+    assert living.memory.failed[0].error == ""
+
+
+async def test_no_more_than_so_much_waits_to_be_kept() -> None:
+    living = Living()
+    count = FAILED_BYTES_MAX // KEPT_BYTES + 1
+    requests = [ended_with_an_error(n, b" " * KEPT_BYTES) for n in range(count)]
+    kept = await living.end(*requests)
+    assert 0 < len(kept) < count
+    assert all(request.kept_params is None for request in requests)
+    assert count in await living.end(ended_with_an_error(count, b"{}")), "there is room again"
+
+
+async def test_what_failed_is_kept_though_the_store_was_away() -> None:
+    living = Living()
+    living.memory.failing = True
+    with pytest.raises(Unavailable):
+        await living.end(ended_with_an_error(1, b"{}"))
+    living.memory.failing = False
+    assert await living.end() == [1]
