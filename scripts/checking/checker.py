@@ -4,6 +4,7 @@ It knows nothing of the server's code, and believes nobody but those who saw wha
 
     clients.py   what clients send           replies.py    welcome, accepted, refusals
     handlers.py  what handlers run and give  outcomes.py   results and ends
+    operators.py what operators end and run again
     journals.py  processes, the journal while nobody writes it, rest
 
 What it remembers (state.py) is bounded by the server's own limits, not by the length of the
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from . import clients, handlers, history, journals, outcomes, replies
+from . import clients, handlers, history, journals, operators, outcomes, replies
 from .history import Event, Recv
 from .rules import Broken
 from .state import Session, World
@@ -123,6 +124,9 @@ _TAKE: Final[dict[type, Callable[[World, Any], None]]] = {
     history.Down: journals.down,
     history.DatabaseKill: journals.database_kill,
     history.DatabaseUp: journals.database_up,
+    history.OperatorCancel: operators.cancel,
+    history.OperatorClose: operators.close,
+    history.OperatorRetry: operators.retry,
     history.Durable: journals.durable,
     history.Quiet: journals.quiet,
 }

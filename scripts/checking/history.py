@@ -155,6 +155,26 @@ class DatabaseUp(_Event, tag="database_up"):
     """The database is there again."""
 
 
+class OperatorCancel(_Event, tag="operator_cancel"):
+    """An operator asks for the end of a request next."""
+
+    session: str
+    n: int
+
+
+class OperatorClose(_Event, tag="operator_close"):
+    """An operator asks for the end of a session next, and with `cancel` of what it has left."""
+
+    session: str
+    cancel: bool = False
+
+
+class OperatorRetry(_Event, tag="operator_retry"):
+    """An operator has had a request run once more, in a `session` that is no client's."""
+
+    session: str
+
+
 class DurableSession(Struct, gc=False):
     """What the journal says of one session; `live` has n, id, attempt and outcome of requests."""
 
@@ -193,6 +213,9 @@ Event = (
     | Down
     | DatabaseKill
     | DatabaseUp
+    | OperatorCancel
+    | OperatorClose
+    | OperatorRetry
     | Durable
     | Quiet
 )

@@ -128,6 +128,7 @@ def _excused(world: World, session: Session, request: Request) -> bool:
         or request.told_at is None
         or request.end is not None
         or request.id in session.cancels
+        or request.n in session.cancelled_by_operator
         or session.bye_cancels
         or request.id in session.tied
     ):
@@ -150,7 +151,7 @@ def _present(world: World, session: Session, said: DurableSession, t: float) -> 
         raise Broken("G1b", f"n {session.started_n} has run, the journal ends at n {last_n}")
     checks["G1k"] += 1
     if said.closed and not session.bye:
-        raise Broken("G1k", f"{session.id} is closed, nobody said `bye`")
+        raise Broken("G1k", f"{session.id} is closed, nobody said `bye` or closed it")
     rows = {row[0]: row for row in said.live}
     unfinished: int | None = None
     for n, request_id, attempt, outcome in said.live:

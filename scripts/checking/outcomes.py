@@ -241,6 +241,8 @@ def _check_complete(
 def _to_be_cancelled(connection: Connection, session: Session, request: Request) -> bool:
     if request.id in session.cancels or session.bye_cancels:
         return True
+    if request.n in session.cancelled_by_operator:
+        return True
     tied = session.tied.get(request.id)
     return tied is not None and tied != connection.number
 

@@ -170,6 +170,7 @@ class Session(Struct, eq=False):
     gaps: set[int] = field(default_factory=set[int])
     asked: dict[str, list[Copy]] = field(default_factory=dict[str, list[Copy]])
     cancels: set[str] = field(default_factory=set[str])
+    cancelled_by_operator: set[int] = field(default_factory=set[int])
     tied: dict[str, int] = field(default_factory=dict[str, int])
 
     def forgotten(self, n: int) -> bool:
@@ -233,6 +234,7 @@ class Session(Struct, eq=False):
             self.ids.pop(old.id, None)
             self.asked.pop(old.id, None)
             self.cancels.discard(old.id)
+            self.cancelled_by_operator.discard(old.n)
             self.tied.pop(old.id, None)
 
 

@@ -273,6 +273,72 @@ def a_session_is_closed_without_a_bye(story: Story, bad: bool) -> None:
     story.crash(session_a={"last_n": 1, "closed": True, "live": [[1, "x", 0, None]]})
 
 
+# What an operator may do
+
+
+@breaks("G1g")
+def an_operator_cancelled_another_request(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x", "y")
+    a.accept("x", "y")
+    story.say("operator_cancel", session="session_a", n=1 if bad else 2)
+    a.fail("y", "cancelled")
+    a.run("x")
+    a.end("x")
+
+
+@breaks("G1c")
+def what_an_operator_left_alone_is_gone_with_its_session(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x", "y")
+    a.accept("x", "y")
+    a.run("x")
+    story.say("operator_cancel", session="session_a", n=1 if bad else 2)
+    story.say("operator_close", session="session_a")
+    a.disconnect(1000)
+    story.crash(code=0, session_a=None)
+
+
+@breaks("G1k")
+def a_session_is_closed_that_an_operator_left_alone(story: Story, bad: bool) -> None:
+    a = story.client("a")
+    a.ask("x")
+    a.accept("x")
+    story.say("operator_close", session="session_b" if bad else "session_a")
+    a.disconnect(1000)
+    story.crash(session_a={"last_n": 1, "closed": True, "live": [[1, "x", 0, None]]})
+
+
+@breaks("G1g")
+def an_operator_closed_a_session_and_cancelled_nothing(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    story.say("operator_close", session="session_a", cancel=not bad)
+    a.fail("x", "cancelled")
+    a.disconnect(1000)
+
+
+@breaks("G1e")
+def a_session_that_an_operator_left_alone_is_unknown(story: Story, bad: bool) -> None:
+    a = story.client()
+    a.ask("x")
+    a.accept("x")
+    story.say("operator_close", session="session_b" if bad else "session_a")
+    a.disconnect(1000)
+    a.connect(welcome={"resumed": False, "session": "other", "requests": [], "seq": 0})
+
+
+@breaks("G1k")
+def what_an_operator_ran_again_is_in_a_session_of_its_own(story: Story, bad: bool) -> None:
+    run = {"server": "s1", "pid": 100, "session": "retry", "n": 1, "attempt": 1}
+    if not bad:
+        story.say("operator_retry", session="retry")
+    story.say("start", **run, id="retry of session_a:1", method="m")
+    said = {"last_n": 1, "closed": True, "live": [[1, "retry of session_a:1", 1, None]]}
+    story.crash(retry=said)
+
+
 # Done is durable
 
 
