@@ -122,8 +122,16 @@ class Committer:
         await future
 
     def sweep(self) -> None:
-        """Take note of an append that gets no answer; called every second."""
-        if self._asked_at is None or not self.available:
+        """Take note of an append that gets no answer; called every second.
+
+        What rides along is committed by now when nothing else was: operators read the journal,
+        and would find a request waiting that has been running for hours.
+        """
+        if self._asked_at is None:
+            if self._sources:
+                self._wake.set()
+            return
+        if not self.available:
             return
         seconds = asyncio.get_running_loop().time() - self._asked_at
         if seconds >= STALLED_SECONDS:

@@ -141,6 +141,7 @@ async def test_a_running_request_is_stopped(lite: ServerProcess) -> None:
         session = (await client.hello(started=True))["session"]
         await client.request("a", "endless")
         await client.next("started", "a")
+        assert await eventually(lite, session, {"waiting"}) == {f"{session}:1": "running"}
         said = await operate(lite, "requests", "cancel", f"{session}:1")
         assert (said.code, said.out) == (0, "cancelled\n")
         error = await client.next("error", "a")

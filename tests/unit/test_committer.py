@@ -292,6 +292,22 @@ async def test_an_append_without_an_answer_is_an_outage(
     assert committer.available
 
 
+async def test_what_rides_is_committed_by_the_next_sweep_if_by_nothing_else(
+    committer: Committer, log: GatedLog
+) -> None:
+    log.gate.set()
+    source = Given(entry(1))
+    committer.ride(source)
+    await turns()
+    assert source.told == []
+    committer.sweep()
+    await turns()
+    assert source.told == [""]
+    committer.sweep()
+    await turns()
+    assert log.tries == 1, "there is nothing to commit"
+
+
 async def test_a_sealed_log_ends_it(log: Any) -> None:
     committer = Committer(log, "me")
     log.failures = [Sealed("taken over")]
