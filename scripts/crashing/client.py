@@ -47,6 +47,7 @@ class Tally:
     cuts: int = 0
     takeovers: int = 0
     byes: int = 0
+    commands: int = 0
 
 
 class Client:

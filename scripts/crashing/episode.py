@@ -18,6 +18,7 @@ from scripts.checking.report import check_directory
 from .client import Client, Tally
 from .faults import AT_START, KILLS, Fault
 from .harm import Harm
+from .operator import Operator
 from .processes import Stuck
 from .serverlog import complaint, tail
 from .stage import Broken, Stage
@@ -67,6 +68,7 @@ class Episode:
         self._patience_seconds = patience_seconds
         self._clients: list[Client] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._operator: asyncio.Task[None] | None = None
         self._harm = Harm(stage, self._clients, outcome.points, patience_seconds)
         self._settling = 0
 
@@ -88,6 +90,9 @@ class Episode:
         finally:
             for task in self._tasks:
                 task.cancel()
+            if self._operator is not None:
+                self._operator.cancel()
+                await asyncio.gather(self._operator, return_exceptions=True)
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await stage.end_servers()
             stage.history.close()
@@ -163,6 +168,8 @@ class Episode:
 
     def _begin(self, clients: int, mix: Mix, dice: Random) -> None:
         stage = self._stage
+        operator = Operator(stage, self._tally, Random(dice.random()))  # noqa: S311 - no secret
+        self._operator = asyncio.create_task(operator.run(), name="operator")
         for number in range(clients):
             name = f"c{number}"
             client = Client(
@@ -180,9 +187,18 @@ class Episode:
 
     # Rest
 
+    async def _dismiss(self) -> None:
+        """Let the operator give no further commands. Raises Broken for what was met by then."""
+        operator = self._operator
+        if operator is not None:
+            operator.cancel()
+            with suppress(asyncio.CancelledError):
+                await operator
+
     async def _rest(self) -> None:
         """Let everything come to its end; then nothing may be unfinished anywhere."""
         stage = self._stage
+        await self._dismiss()
         await self._harm.listening(stage.server)
         for client in self._clients:
             client.finish()

@@ -22,7 +22,8 @@ The server dies by SIGKILL: at random moments, while it starts and recovers, and
 the middle of commits, checkpoints and recoveries. It is also ended with SIGTERM, and paused with
 SIGSTOP until another server has tried to take over. With MongoDB, the database is killed, too.
 Clients send, cancel, repeat themselves, are cut off in all states, take over their own sessions,
-acknowledge late, and leave.
+acknowledge late, and leave. An operator cancels requests and closes sessions, by way of the
+journal, whether a server runs or not.
 
 The run goes in episodes: after so many kills everything comes to its end, and the history is
 checked (scripts/check.py does the same once more). The journal stays the same all the time. A

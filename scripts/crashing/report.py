@@ -40,6 +40,7 @@ def text(run: Run) -> str:
             f"{tally.connections:,}, cut {tally.cuts:,}, taken over {tally.takeovers:,}",
         ),
         ("bye", f"{tally.byes:,}"),
+        ("commands of an operator", f"{tally.commands:,}"),
         ("events", f"{outcome.events:,} checked"),
         ("violations", "1" if outcome.violation is not None else "0"),
     ]

@@ -72,6 +72,7 @@ class Stage:
         self.journal = f"sqlite:///{directory / 'journal.db'}"
         if self.database is not None:
             self.journal = f"mongodb://127.0.0.1:{self.database.port}/crashtest"
+        self.journal_is_read = asyncio.Lock()
         self._command = command
         self._settings = settings
         self._secret = secrets.token_hex(32)
@@ -197,10 +198,11 @@ class Stage:
 
     async def durable(self) -> int:
         """Record what the journal says now; return how many requests have not ended in it."""
-        try:
-            journal = await asyncio.to_thread(durable.read, self.journal)
-        except Exception as error:
-            raise Broken("journal", f"the journal cannot be read: {error!r}") from error
+        async with self.journal_is_read:
+            try:
+                journal = await asyncio.to_thread(durable.read, self.journal)
+            except Exception as error:
+                raise Broken("journal", f"the journal cannot be read: {error!r}") from error
         sessions = {name: session.record() for name, session in journal.sessions.items()}
         self.history.write("durable", sessions=sessions, servers=journal.owners)
         return sum(session.unfinished for session in journal.sessions.values())
