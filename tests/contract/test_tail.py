@@ -107,9 +107,11 @@ async def test_every_given_filter_must_match(store: Store) -> None:
 
 
 async def test_failed_is_any_error(store: Store) -> None:
-    failed = Finished("s", [finished(2).ends[0], finished(3).ends[0]])
+    failed = Finished("s", [finished(2).ends[0]])
     failed.ends[0].outcome = "timeout"
-    await write_each(store, "1-a", [*A_LIFE, failed])
+    await write_each(store, "1-a", A_LIFE)
+    await project(store, "1-a")
+    await write_each(store, "1-a", [failed])
     await project(store, "1-a")
     assert await states(store, Query(state=FAILED)) == {("s", 2): "timeout"}
     assert await states(store, Query(state="timeout")) == {("s", 2): "timeout"}
@@ -130,8 +132,12 @@ async def test_a_request_that_went_over_to_a_newer_log_is_followed(store: Store)
     ]
 
 
+MEDDLED_WITH = 6
+"""Until there, requests 2 and 3 wait."""
+
+
 class Meddling:
-    """The logs, to which something is done when the first commit has been read."""
+    """The logs, to which something is done when some of the first commits have been read."""
 
     def __init__(self, log: Log, deed: list[Coroutine[Any, Any, None]]) -> None:
         self.owners = log.owners
@@ -141,7 +147,7 @@ class Meddling:
     async def read(self, owner: str, after: int) -> AsyncGenerator[Commit]:
         async for commit in self._log.read(owner, after):
             yield commit
-            if self._deed:
+            if self._deed and commit.seq == MEDDLED_WITH:
                 await self._deed.pop()
 
 
@@ -181,8 +187,9 @@ async def test_a_log_that_goes_while_it_is_read_is_read_again(
     monkeypatch.setattr("server.journal.mongodb_log.READ_DOCUMENTS", 1)
     await write_each(store, "1-a", [*A_LIFE, *LATER])
     meddled: Any = Meddled(store, change(store))
-    assert await states(meddled) == NOW
+    assert await states(meddled, Query(state="waiting")) == {("t", 1): "waiting"}
     assert not meddled.deeds
+    assert await states(store) == NOW
 
 
 @pytest.mark.parametrize("change", [trim, take_over])

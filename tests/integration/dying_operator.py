@@ -1,5 +1,9 @@
-"""The methods of handlers.py, in a server that dies once, before it settles a command."""
+"""The methods of handlers.py, in a server that dies once, before it settles a command.
 
+What the command led to is durable then, and what it had run again is over.
+"""
+
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -16,6 +20,10 @@ async def _carry_out(self: Operator, command: Any) -> None:
 
     async def die(command_id: str, status: str, outcome: str) -> None:
         if not DIED.exists():
+            again = self._sessions.get(f"retry-{command_id}")
+            while again is not None and again.session.unfinished:
+                await asyncio.sleep(0)
+            await self._committer.durable()
             DIED.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         await settle(command_id, status, outcome)
