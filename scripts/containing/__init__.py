@@ -1,0 +1,1 @@
+"""The parts of scripts/containers.py: build the image, run it, kill it, see what it does."""
