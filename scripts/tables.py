@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench.tables import markdown
+from server import log_events
 from server.metrics import metrics_table
 from server.settings import settings_table
 
@@ -36,7 +37,11 @@ def metrics() -> str:
     return markdown(("metric", "type", "labels", "meaning"), rows)
 
 
-TABLES: Final[dict[str, Callable[[], str]]] = {"settings": settings, "metrics": metrics}
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "settings": settings,
+    "metrics": metrics,
+    "events": log_events.render,
+}
 
 
 def filled(text: str) -> str:

@@ -64,6 +64,4 @@ def test_an_alert_says_how_urgent_it_is_what_it_means_and_where_more_is_written(
 
 def test_the_runbook_has_a_place_for_each_alert_and_for_no_other() -> None:
     anchors = ANCHOR.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    if not anchors:
-        pytest.skip("README.md has no runbook yet")
     assert sorted(anchors) == sorted(f"alert-{alert.name.lower()}" for alert in alerts())
