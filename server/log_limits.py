@@ -20,7 +20,7 @@ from structlog.typing import EventDict
 from server.log_events import EVENTS, LINES_MAX
 
 INTERVAL_SECONDS: Final = 10.0
-OTHERS_LINES_MAX: Final = 2000
+OTHERS_LINES_MAX: Final = 10_000
 """Of a logger that is not ours: what handlers log is theirs, but has a bound too."""
 KINDS_MAX: Final = 512
 
@@ -112,7 +112,10 @@ class Limiter:
             else:
                 interval.suppressed += 1
                 self.suppressed_total += 1
-                self.suppressed[kind.name] = self.suppressed.get(kind.name, 0) + 1
+                name = kind.name
+                if name not in self.suppressed and len(self.suppressed) >= KINDS_MAX:
+                    name = _REST.name
+                self.suppressed[name] = self.suppressed.get(name, 0) + 1
         self._tell_of(over, now)
         return passes
 

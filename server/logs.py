@@ -17,7 +17,7 @@ import re
 import sys
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -153,9 +153,18 @@ def close() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def counts() -> tuple[int, int]:
-    """Return how many lines were suppressed, and how many dropped, since the start."""
-    return (0, 0) if _logs is None else (_logs.limiter.suppressed_total, _logs.writer.dropped)
+class Counts(NamedTuple):
+    """Lines since the start: left out as repeats, and lost since nobody took them."""
+
+    suppressed: int
+    dropped: int
+
+
+def counts() -> Counts:
+    """Return how many lines there are not in the log."""
+    if _logs is None:
+        return Counts(0, 0)
+    return Counts(_logs.limiter.suppressed_total, _logs.writer.dropped)
 
 
 class _Logger:

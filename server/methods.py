@@ -1,5 +1,6 @@
 """One method: a handler with its options, as the worker and the session rules use it."""
 
+import dis
 import inspect
 from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
@@ -33,6 +34,7 @@ class Method:
         "replay",
         "scope",
         "timeout",
+        "waits",
     )
 
     def __init__(
@@ -61,6 +63,7 @@ class Method:
         self.kind: Kind = _kind(function, process)
         # Whether its first step may come before its start is noted (worker.py).
         self.quick = self.kind == "coroutine" and not live and replay == "always"
+        self.waits = _may_wait(function)
         self.timeout = timeout
         self.live = live
         self.scope = scope
@@ -85,6 +88,11 @@ class Method:
             "replay": self.replay,
             "max_attempts": self.max_attempts,
         }
+
+
+def _may_wait(function: Callable[..., Any]) -> bool:
+    """Tell whether the code of a coroutine function has a place to wait at."""
+    return any(step.opname == "YIELD_VALUE" for step in dis.get_instructions(function))
 
 
 def _check_options(

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Final
 
-from server.log_context import handled
+from server.log_context import begin_handling
 from server.logs import Format, Level, configure
 from server.threads import ordinary
 
@@ -66,7 +66,7 @@ def _die_with_the_server() -> None:
 def _answer(call: bytes) -> bytes:
     try:
         function, arguments, request = pickle.loads(call)  # noqa: S301 - from the server
-        handled.set(request)
+        begin_handling(request)
         return pickle.dumps((True, function(*arguments)))
     except BaseException as error:
         return _failure(error)

@@ -62,7 +62,7 @@ class Processes:
         what pickle raises for what it cannot take, and OSError when no process can be started
         for START_SECONDS.
         """
-        call = pickle.dumps((function, arguments, handled.get()))
+        call = pickle.dumps((function, arguments, handled()))
         returned, value = pickle.loads(await self._threads.run(self._call, call))  # noqa: S301 - from our own process
         if returned:
             return value

@@ -27,7 +27,7 @@ from server.histogram import Histogram
 from server.journal.committer import Committer
 from server.journal.entries import DONE, encode_error
 from server.journal.state import RequestState
-from server.log_context import handled, request_fields
+from server.log_context import Handling, begin_handling, request_fields
 from server.pools import Pools, PoolsClosed, WorkerDied
 from server.request import Request, RequestError
 from server.scopes import split_scopes
@@ -83,10 +83,12 @@ class Worker:
     """Runs the requests of one session. The task starts with the first request."""
 
     __slots__ = (
+        "_alone",
         "_answers",
         "_answers_bytes",
         "_batch",
         "_deadline",
+        "_handling",
         "_lap_at",
         "_lap_count",
         "_lap_method",
@@ -107,6 +109,9 @@ class Worker:
         self._runtime = runtime
         self._queue: asyncio.Queue[Sequence[RequestState]] = asyncio.Queue(queue_size)
         self._batch: deque[RequestState] = deque()
+        # What log lines are said of (log_context.py); `_alone` when it is of one request only.
+        self._handling = Handling(None)
+        self._alone = False
         # What quick handlers returned, not handed over yet.
         self._answers: list[tuple[RequestState, bytes]] = []
         self._answers_bytes = 0
@@ -142,7 +147,10 @@ class Worker:
         # Never by a handler's doing: a bug of ours. The request stays unfinished in the journal,
         # and the session goes on with its next one.
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("worker_failed", session=self.session.state.id, exc_info=error)
+            fields: dict[str, Any] = {"session": self.session.state.id}
+            if self.running is not None:
+                fields |= _context(self.running, self.session)
+            _log.critical("worker_failed", exc_info=error, **fields)
 
     def stop(self, request: RequestState, code: ErrorCode, message: str) -> None:
         """End the running `request` with `code` and `message`, as soon as its handler lets go."""
@@ -174,6 +182,7 @@ class Worker:
         batch = self._batch
         runtime = self._runtime
         verbose = runtime.verbose
+        self._handling = begin_handling()
         while not runtime.draining:
             if not batch:
                 batch.extend(await self._queue.get())
@@ -189,7 +198,11 @@ class Worker:
                 await self._run_one(request, begun)
             elif batch and self._answers_bytes < ANSWERS_BYTES_MAX:
                 continue
-            handled.set(None)
+            if self._alone:
+                self._handling = begin_handling()
+                self._alone = False
+            else:
+                self._handling.request = None
             self._flush()
             # A slow client holds its handlers back; one that is gone does not.
             while (out := self.session.out) is not None and out.full:
@@ -204,7 +217,12 @@ class Worker:
             self._lap(method)
         self._lap_count += 1
         call = self._call(request, 1)
-        handled.set(call)
+        alone = method.waits
+        if alone or self._alone:
+            self._handling = begin_handling(call)
+            self._alone = alone
+        else:
+            self._handling.request = call
         handler = method.function(call, *arguments)
         try:
             waited_for = handler.send(None)
@@ -355,7 +373,8 @@ class Worker:
         self, request: RequestState, method: Method, arguments: tuple[Any, ...]
     ) -> None:
         call = self._call(request, request.attempt)
-        handled.set(call)
+        self._handling = begin_handling(call)
+        self._alone = True
         match method.kind:
             case "coroutine":
                 self._emit(request, method, await method.function(call, *arguments))

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import structlog
 
@@ -25,13 +27,26 @@ async def quick(request: Request) -> None:
 
 @handlers.method()
 async def waiting(request: Request) -> None:
-    await asyncio.sleep(0)
-    _log.info("from_handler")
     await asyncio.create_task(_in_a_task())
+    _log.info("from_handler")
 
 
 async def _in_a_task() -> None:
     _standard.info("from_handler")
+
+
+@handlers.method()
+async def leave_behind(request: Request) -> None:
+    """Ends before what it has begun."""
+    _left.add(asyncio.create_task(_left_behind()))
+
+
+_left: set[asyncio.Task[None]] = set()
+
+
+async def _left_behind() -> None:
+    await asyncio.sleep(0.05)
+    _log.info("left_behind")
 
 
 @handlers.method()
@@ -57,6 +72,22 @@ def in_process(request: Request) -> None:
 async def own_fields(request: Request) -> None:
     """Fields of its own win."""
     _log.info("from_handler", n="mine")
+
+
+@handlers.method()
+def wait_in_thread(request: Request, gate: str) -> None:
+    _wait(gate, "thread")
+
+
+@handlers.method(process=True)
+def wait_in_process(request: Request, gate: str) -> None:
+    _wait(gate, "process")
+
+
+def _wait(gate: str, name: str) -> None:
+    Path(f"{gate}.{name}").touch()
+    while not Path(gate).exists():
+        time.sleep(0.01)
 
 
 @handlers.method(timeout=0.1)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,16 @@ async def test_what_a_handler_logs_says_for_which_request(
     assert said == [[f"{session}:{n}", n, method, "alice", 1] for n in (1, 1, 2, 2)]
 
 
+async def test_what_a_handler_leaves_behind_is_said_of_no_other_request(
+    server: ServerProcess,
+) -> None:
+    async with online(server.url) as client:
+        await client.request("a", "leave_behind")
+        await client.request("b", "never_ends")
+        await client.next("error", "b")
+    assert "request" not in await until(server, "left_behind")
+
+
 async def test_fields_that_a_handler_gives_win(server: ServerProcess) -> None:
     async with online(server.url) as client:
         await client.request("a", "own_fields")
@@ -194,3 +206,33 @@ async def test_a_request_that_is_given_up_says_so(own_server: ServerProcess) -> 
     await own_server.astart()
     line = await until(own_server, "request_given_up")
     assert (line["level"], line["method"], line["attempt"]) == ("error", "last_words", 1)
+
+
+async def test_a_server_that_lost_its_journal_says_just_that(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
+    """Another one has taken over; what ran in its pools is no handler's failure."""
+    own_server.settings["handlers"] = HANDLERS
+    params = {"gate": str(tmp_path / "gate")}
+    await own_server.astart()
+    async with online(own_server.url) as thread, online(own_server.url) as process:
+        await thread.request("a", "wait_in_thread", params=params)
+        await process.request("a", "wait_in_process", params=params)
+        await until_noted(tmp_path, 2)
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as database:
+            database.execute("INSERT INTO log SELECT max(key) + 1, NULL FROM log")  # a seal
+        await thread.request("b", "quick")
+        assert own_server.process is not None
+        assert await asyncio.to_thread(own_server.process.wait) == 1
+    alarms = [line for line in lines(own_server) if line["level"] in {"error", "critical"}]
+    assert [line["event"] for line in alarms] == ["journal_lost"]
+    assert "exception" not in alarms[0]
+    assert "another server" in alarms[0]["reason"]
+    stopped = lines(own_server)[-1]
+    assert (stopped["event"], stopped["unfinished"]) == ("stopped", 3)
+
+
+async def until_noted(directory: Path, count: int) -> None:
+    """Wait until so many methods have noted that they run."""
+    while len(list(directory.glob("gate.*"))) < count:
+        await asyncio.sleep(POLL_SECONDS)

@@ -177,11 +177,8 @@ def assert_kept_secret(log: str) -> None:
         assert basic(name, password).split()[1] not in log
 
 
-@pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_what_clients_say_and_get_is_in_no_line_of_the_log(
-    tmp_path: Path, log_format: str
-) -> None:
-    server = Debugged(tmp_path, log_format=log_format)
+async def test_what_clients_say_and_get_is_in_no_line_of_the_log(tmp_path: Path) -> None:
+    server = Debugged(tmp_path)
     await server.astart()
     try:
         await everything(server, tmp_path / "gate")
@@ -191,6 +188,19 @@ async def test_what_clients_say_and_get_is_in_no_line_of_the_log(
     log = server.log.read_text()
     for event in ("handler_failed", "result_not_json", "process_died", "refused", "closing"):
         assert event in log
+    assert_kept_secret(log)
+
+
+async def test_nor_in_a_traceback_on_the_console(tmp_path: Path) -> None:
+    """Where some show local variables."""
+    server = Debugged(tmp_path, log_format="console")
+    await server.astart()
+    try:
+        await fail_in_requests(server)
+    finally:
+        server.close()
+    log = server.log.read_text()
+    assert "| Traceback" in log
     assert_kept_secret(log)
 
 

@@ -8,7 +8,7 @@ import pytest
 from structlog import DropEvent
 
 from server.log_events import LINES_MAX, MANY_LINES_MAX
-from server.log_limits import INTERVAL_SECONDS, KINDS_MAX, OTHERS_LINES_MAX, Limiter
+from server.log_limits import INTERVAL_SECONDS, KINDS_MAX, OTHERS_LINES_MAX, Kind, Limiter
 
 
 class Named:
@@ -123,16 +123,28 @@ def test_lines_of_our_libraries_are_limited_like_ours(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", ["", "shop"])
 def test_what_handlers_log_has_a_bound_far_above_ours(bench: Bench, name: str) -> None:
-    passed = bench.log_many(10_000, event="anything", name=name)
+    count = OTHERS_LINES_MAX + 100
+    passed = bench.log_many(count, event="anything", name=name)
     assert passed == OTHERS_LINES_MAX
-    assert sum(bench.limiter.filter(record("shop.pay")) for _ in range(10_000)) == passed
+    assert sum(bench.limiter.filter(record("shop.pay")) for _ in range(count)) == passed
 
 
 def test_memory_is_bounded_whatever_is_logged(bench: Bench) -> None:
     """Loggers with names made of data are a mistake of handlers, and no leak of ours."""
     for number in range(10_000):
-        bench.log(name=f"shop.{number}")
-    assert len(bench.limiter._intervals) <= KINDS_MAX + 1
+        bench.limiter.take(Kind("info", f"shop.{number}"), 0)
+        if number % 300 == 0:
+            bench.now += INTERVAL_SECONDS
+            bench.limiter.sweep()
+        assert len(bench.limiter._intervals) <= KINDS_MAX + 1
+    assert len(bench.limiter.suppressed) <= KINDS_MAX + 1
+    assert bench.limiter.suppressed_total == sum(bench.limiter.suppressed.values()) == 10_000
     bench.now += INTERVAL_SECONDS
     bench.limiter.sweep()
     assert not bench.limiter._intervals
+
+
+def test_more_kinds_than_are_told_apart_are_one(bench: Bench) -> None:
+    for number in range(KINDS_MAX + 100):
+        bench.log(name=f"shop.{number}")
+    assert len(bench.limiter._intervals) == KINDS_MAX + 1

@@ -1,11 +1,13 @@
 """The worker's loop with real handlers; the journal and the socket are lists."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from protocol import frames as wire
 from server.handlers import Handlers
@@ -17,6 +19,7 @@ from tests.rules_bench import Bench
 
 handlers = Handlers()
 running: list[str] = []
+thread_gate = threading.Event()
 gate: ContextVar[asyncio.Event] = ContextVar("gate")
 
 
@@ -34,6 +37,12 @@ async def waits(request: Request) -> str:
         await gate.get().wait()
     running.remove(request.id)
     return "waited"
+
+
+@handlers.method()
+def in_thread(request: Request) -> None:
+    running.append(request.id)
+    thread_gate.wait(60)
 
 
 @handlers.method()
@@ -86,7 +95,8 @@ class WorkerBench(Bench):
     def __init__(self) -> None:
         super().__init__(window=64, check=handlers.check)
         committer: Any = NoCommitter()
-        self.worker = Worker(Runtime(handlers, Pools(), committer, 60.0), 64)
+        self.pools = Pools()
+        self.worker = Worker(Runtime(handlers, self.pools, committer, 60.0), 64)
         self.session = Session.open("s", "alice", "", self.rules(), self.worker)
         self.worker.session = self.session
         self.connect()
@@ -222,3 +232,16 @@ async def test_the_time_a_commit_takes_does_not_count_for_the_timeout(bench: Wor
     bench.journal.flush()
     results = [frame for frame in bench.out.take_all() if isinstance(frame, wire.Result)]
     assert [bytes(result.data) for result in results] == [b'"ran"']
+
+
+async def test_a_pool_that_closes_is_no_failure_of_the_handler_in_it(bench: WorkerBench) -> None:
+    """The server stops: the request stays unfinished in the journal, for the next one."""
+    bench.say(wire.Request("a", "in_thread"))
+    bench.journal.flush()
+    await bench.until(lambda: running == ["a"])
+    with structlog.testing.capture_logs() as lines:
+        await bench.pools.close(grace_seconds=0)
+        await bench.until(lambda: bool(lines) or not bench.worker.alive)
+    thread_gate.set()
+    assert not lines
+    assert bench.session.unfinished == 1
