@@ -119,7 +119,7 @@ class Run:
 
     def _judge(self) -> None:
         for restart, after in zip(
-            self.restarts, [*(one.at for one in self.restarts[1:]), float("inf")], strict=True
+            self.restarts, [*(one.at for one in self.restarts[1:]), float("inf")], strict=False
         ):
             took = [end - begin for begin, end in self.seen.spans if restart.at <= end < after]
             restart.longest_seconds = max(took, default=0.0)
