@@ -1,5 +1,6 @@
 """queueSystem's server. What a module of handlers needs is importable from here."""
 
+from server.boot import BEGAN as BEGAN
 from server.handlers import Handlers
 from server.request import Request, RequestError
 

@@ -29,6 +29,7 @@ from server.addresses import Proxies
 from server.admission import Admission
 from server.age import AgeClock
 from server.auth import Verifier
+from server.boot import BEGAN
 from server.connection import Connection
 from server.console import console_files
 from server.exposition import expose
@@ -71,6 +72,8 @@ SWEEP_SECONDS: Final = 1.0
 PROJECT_SECONDS: Final = 1.0
 ADMIN_SOCKETS_MAX: Final = 64
 """Connections of the admin port: scrapers and probes, each for a moment."""
+START_SECONDS_MAX: Final = 5.0
+"""Clients told to go away are not asked to wait longer than this for the next server."""
 RECONNECTS_PER_SECOND: Final = 1000
 """Clients told to go away come back spread over a time in which no more than so many come in a
 second: well below what one core can greet (README, "How fast"),"""
@@ -225,8 +228,8 @@ class App:
         admin = (settings.admin_host, settings.admin_port, "ADMIN_PORT")
         if given := sockets.activated(os.environ):
             return given, _listen(*admin)
-        # How long it will take the next one to come to this point: loading takes one CPU's time.
-        self._successor_seconds = time.process_time()
+        # The next one will take as long to come to this point.
+        self._successor_seconds = min(time.monotonic() - BEGAN, START_SECONDS_MAX)
         if settings.replace is None:
             return _listen(settings.host, settings.port, "PORT"), _listen(*admin)
         sockets.close(_listen(*admin, beside=True))  # it can, so the old one may be told to end

@@ -1,0 +1,6 @@
+"""When this process began: imported before everything that takes long to load."""
+
+import time
+from typing import Final
+
+BEGAN: Final = time.monotonic()
