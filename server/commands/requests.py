@@ -25,6 +25,7 @@ from server.commands.operating import (
     shown,
     took,
 )
+from server.journal.buckets import find
 from server.journal.entries import DONE
 from server.journal.folding import living_sessions
 from server.journal.state import RequestState
@@ -48,8 +49,6 @@ examples:
 {EXIT_CODES}"""
 
 LIMIT: Final = 50
-KEPT_AFTER_SECONDS: Final = 3.0
-"""Within this time after its end, what a running server keeps of a request is in the history."""
 
 _COLUMNS: Final = (
     "REQUEST",
@@ -281,7 +280,7 @@ async def _retry(arguments: Namespace) -> int:
             raise CommandError(
                 "it is done: only what ended with an error can run again", exit_code=1
             )
-        if await _kept(store, row) is None:
+        if await _kept(store, row, arguments.wait) is None:
             raise CommandError(
                 "its params are not kept: they are too long, too old, or a crash hit the server "
                 "right after its end",
@@ -290,12 +289,13 @@ async def _retry(arguments: Namespace) -> int:
         return await carry_out(store, "retry", f"{session}:{n}", arguments.wait)
 
 
-async def _kept(store: Store, row: HistoryRow) -> Failed | None:
-    """Return what is kept of a failed request, which may need a moment to get there."""
-    until = time.time() + KEPT_AFTER_SECONDS
+async def _kept(store: Store, row: HistoryRow, wait_seconds: float) -> Failed | None:
+    """Return what is kept of a failed request; a running server needs a moment to keep it."""
+    deadline = time.monotonic() + wait_seconds
+    query = Query(session=row.session, n=row.n, state=row.state, limit=1)
     while True:
+        in_history = await find(store.history, query)  # what is kept comes no later
         failed = await store.history.failed(row.session, row.n)
-        just_ended = until - (row.finished_at or 0.0) < 2 * KEPT_AFTER_SECONDS
-        if failed is not None or not just_ended or time.time() >= until:
+        if failed is not None or in_history or time.monotonic() >= deadline:
             return failed
         await asyncio.sleep(POLL_SECONDS)

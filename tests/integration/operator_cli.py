@@ -25,7 +25,9 @@ class Said:
 
 
 async def operate(server: ServerProcess, *arguments: str) -> Said:
-    """Run one command line and wait for its end."""
+    """Run one command line and wait for its end, which may take long on a busy machine."""
+    if arguments[1] in {"cancel", "retry", "close"} and "--wait" not in arguments:
+        arguments = (*arguments, "--wait", "60")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
