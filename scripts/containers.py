@@ -3,7 +3,7 @@
     sudo .venv/bin/python scripts/containers.py
 
 There is no registry involved: the base image is made by debootstrap, MongoDB's place is taken by
-SecantusDB. `--help` says what is verified and needed.
+SecantusDB, that of Prometheus by Debian's. `--help` says what is verified and needed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import NoReturn
 from scripts.containing.alone import check_alone
 from scripts.containing.daemon import Daemon
 from scripts.containing.image import ROOT, build, check_image, make_base
-from scripts.containing.report import CannotRun, Failed, verified
+from scripts.containing.report import CannotRun, Failed, say, verified
 from scripts.containing.stack import check_stack
 from scripts.containing.tools import find_tools
 
@@ -34,13 +34,14 @@ Alone:    the image has nothing of its build, adds little to its base, runs as a
           root on a read-only file system without capabilities, becomes healthy; a load of 20
           sessions gets every result exactly once through `docker kill` and `docker stop`; after
           the latter the exit code is 0, and clients have seen close code 1012.
-Compose:  the same for server and database of docker-compose.yml; the database asks for a password
-          and gives the server one database, and nothing is published but the server, on 127.0.0.1.
+Compose:  the same for the server of docker-compose.yml; the database asks for a password and gives
+          the server one database, and is published nowhere, the server on 127.0.0.1 only;
+          Prometheus scrapes the server.
 
 Needs root, Linux and apt-get (it installs docker.io, debootstrap and docker-compose unless they
 are there), and whatever way pip has to PyPI. Takes about two minutes. All else that it makes is
-gone at the end. What it cannot show, for want of their images: MongoDB itself, and Prometheus and
-Grafana as containers.
+gone at the end. What it cannot show, for want of their images: MongoDB itself, Grafana, and the
+Prometheus of prom/prometheus.
 """
 EPILOG = """\
 exit codes:
@@ -90,6 +91,7 @@ def main() -> int:
         return 1
     finally:
         signal.alarm(0)
+        say("cleaning up")
         daemon.stop()
     verified("all of it")
     return 0

@@ -1,4 +1,4 @@
-"""docker-compose.yml with server and database, SecantusDB in the place of the MongoDB image."""
+"""docker-compose.yml with server, database and Prometheus, on images that need no registry."""
 
 import shutil
 from pathlib import Path
@@ -11,18 +11,15 @@ from scripts.ports import free_port
 from .container import Container
 from .daemon import Daemon
 from .image import ROOT, build
-from .report import expect, run, say
+from .report import expect, run, say, verified, wait_until
 
-HERE: Final = Path(__file__).parent
+STAND_INS: Final = Path(__file__).with_name("standins")
 PROJECT: Final = "queuesystem-check"
-DATABASE_IMAGE: Final = "secantusdb:check"  # as in secantus/compose.yml
-IN_DATABASE_IMAGE: Final = (
-    HERE / "secantus/Dockerfile",
-    HERE / "secantus/start.py",
-    ROOT / "requirements-dev.lock",
-)
 PORT: Final = 8765
 ADMIN_PORT: Final = 9465
+SCRAPED_SECONDS: Final = 60.0
+"""Some scrapes: prometheus.yml has one every 15 s."""
+SCRAPED: Final = 'sum(queuesystem_requests_ended_total{job="queuesystem",method="words"}) > 0'
 
 INTRUDER: Final = """\
 import os, sys
@@ -42,26 +39,23 @@ for url, database in (("mongodb://mongodb/?directConnection=true", "queuesystem"
 
 
 def check_stack(daemon: Daemon, base: str, image: str) -> None:
-    """Start server and database with compose; look, kill, stop."""
-    context = daemon.directory / "secantus"
-    context.mkdir()
-    for file in IN_DATABASE_IMAGE:
-        shutil.copy(file, context)
-    build(daemon, base, DATABASE_IMAGE, context)
-    say("server and database, with compose")
+    """Start server, database and Prometheus with compose; look, kill, stop."""
+    for name in ("secantusdb", "prometheus"):
+        _build_stand_in(daemon, base, name)
+    say("server, database and Prometheus, with compose")
     env_file = daemon.directory / "stack.env"
     run([ROOT / "scripts/compose_env", env_file])
     port = free_port()
     with env_file.open("a", encoding="utf-8") as file:
         file.write(f"STACK_PORT={port}\n")
-    files = [f"--file={ROOT / 'docker-compose.yml'}", f"--file={HERE / 'secantus/compose.yml'}"]
+    files = [f"--file={ROOT / 'docker-compose.yml'}", f"--file={STAND_INS / 'compose.yml'}"]
     project = [f"--project-name={PROJECT}", f"--env-file={env_file}", *files]
 
     def compose(*arguments: str) -> str:
         return daemon.compose(*project, *arguments, cwd=ROOT)
 
     try:
-        compose("up", "--detach", "--no-build", "server")
+        compose("up", "--detach", "--no-build", "server", "prometheus")
         secret = dotenv_values(env_file)["STACK_JWT_SECRET"] or ""
         name = daemon.inspect(compose("ps", "--quiet", "server").strip())["Name"].strip("/")
         container = Container(daemon, name, port, secret)
@@ -79,8 +73,30 @@ def check_stack(daemon: Daemon, base: str, image: str) -> None:
         container.check_login()
         container.check_methods(PORT)
         container.check_crash_and_restart(daemon.directory)
+        _check_prometheus(daemon, compose("ps", "--quiet", "prometheus").strip())
     finally:
+        say("stopping it")
         compose("down", "--volumes", "--timeout=45")
+
+
+def _build_stand_in(daemon: Daemon, base: str, name: str) -> None:
+    context = daemon.directory / name
+    shutil.copytree(STAND_INS / name, context)
+    shutil.copy(ROOT / "requirements-dev.lock", context)
+    build(daemon, base, f"{name}:check", context)
+
+
+def _check_prometheus(daemon: Daemon, container: str) -> None:
+    def query(expression: str) -> str:
+        url = "http://127.0.0.1:9090"
+        return daemon.inside(container, "promtool", "query", "instant", url, expression).strip()
+
+    wait_until(
+        lambda: "=>" in query(SCRAPED), SCRAPED_SECONDS, "Prometheus has the server's metrics"
+    )
+    verified("Prometheus, on a read-only file system too, has the server's metrics")
+    health = daemon.inspect(container)["State"]["Health"]["Status"]
+    expect(health == "healthy", "Prometheus is healthy", health)
 
 
 def _check_ports(daemon: Daemon, server: str, database: str, port: int) -> None:

@@ -23,6 +23,6 @@ def test_without_root_it_says_so_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_stand_in_for_mongodb_changes_services_that_exist() -> None:
-    text = (compose.ROOT / "scripts/containing/secantus/compose.yml").read_text()
+def test_the_stand_ins_take_the_place_of_services_that_exist() -> None:
+    text = (compose.ROOT / "scripts/containing/standins/compose.yml").read_text()
     assert yaml.safe_load(text)["services"].keys() <= compose.services().keys()
