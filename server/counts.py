@@ -40,16 +40,16 @@ _OUTCOMES: Final = frozenset(map(str, OUTCOMES))
 
 
 class Counts:
-    """Since the process started, but for `unfinished` and `unacked_bytes`: those are now.
+    """Since the process started; a request that is accepted becomes durable a moment later.
 
-    accepted, done      durable, by method
-    ended_otherwise     durable, by method and outcome (of OUTCOMES, all but DONE)
+    accepted            requests, by method
+    recovered           unfinished requests taken over from earlier processes
+    done                requests that ended well, by method
+    ended_otherwise     those that did not, by method and outcome (of OUTCOMES)
     refused             frames that were not taken, by error code
     repeated            requests that came again under a known id
     replayed            attempts after the first
     results             and the bytes of their data
-    unfinished          requests that were taken and have not ended
-    unacked_bytes       what results that wait for an acknowledgement are counted for
     opened              sessions begun here
     ended               sessions, by who ended them
     resumes             hellos that named a session, by what became of them
@@ -58,99 +58,67 @@ class Counts:
     """
 
     __slots__ = (
-        "_arrivals",
         "accepted",
         "done",
         "ended",
         "ended_otherwise",
         "opened",
+        "recovered",
         "refused",
         "repeated",
         "replayed",
         "result_bytes",
         "results",
         "resumes",
-        "unacked_bytes",
-        "unfinished",
         "wait_seconds",
     )
 
     def __init__(self) -> None:
-        self.accepted: Counter[str] = Counter()
-        self.done: Counter[str] = Counter()
+        # Not Counters: each of theirs is set by a method in Python.
+        self.accepted: dict[str, int] = {}
+        self.done: dict[str, int] = {}
         self.ended_otherwise: Counter[tuple[str, str]] = Counter()
+        self.recovered = 0
         self.refused: Counter[ErrorCode] = Counter()
         self.repeated = 0
         self.replayed = 0
         self.results = 0
         self.result_bytes = 0
-        self.unfinished = 0
-        self.unacked_bytes = 0
         self.opened = 0
         self.ended: Counter[SessionEnd] = Counter()
         self.resumes: Counter[Resume] = Counter()
         self.wait_seconds = Histogram(WAIT_SECONDS)
-        # How many requests whose end is not durable arrived in each second of Unix time.
-        self._arrivals: dict[int, int] = {}
 
-    def recovered(self, unfinished: Sequence[RequestState]) -> None:
-        """Count what an earlier process accepted and did not end."""
-        self.unfinished += len(unfinished)
-        if unfinished:
-            self._arrive(unfinished, 1)
+    @property
+    def unfinished(self) -> int:
+        """How many requests were taken and have not ended."""
+        ended = sum(self.done.values()) + self.ended_otherwise.total()
+        return self.recovered + sum(self.accepted.values()) - ended
 
-    def committed(self, accepted: Sequence[RequestState], ended: Sequence[RequestState]) -> None:
-        """Count what a commit of one session made durable."""
-        if accepted:
-            _add(self.accepted, [request.method for request in accepted])
-            self._arrive(accepted, 1)
-        if ended:
-            outcomes = [request.outcome for request in ended]
-            if outcomes.count(DONE) == len(outcomes):
-                _add(self.done, [request.method for request in ended])
-            else:
-                self._add_each(ended)
-            self._arrive(ended, -1)
+    def accept(self, requests: Sequence[RequestState]) -> None:
+        """Count `requests`, of which there is at least one, as accepted."""
+        _add(self.accepted, requests)
 
-    def oldest_seconds(self, now: float) -> float:
-        """Return the age of the oldest request whose end is not durable, to the second; 0 without.
+    def end_at_once(self, requests: Sequence[RequestState]) -> None:
+        """Count `requests`, of which there is at least one, as done."""
+        _add(self.done, requests)
 
-        `now` is Unix time. Takes as long as there are seconds in which such requests arrived.
-        """
-        return max(0.0, now - min(self._arrivals)) if self._arrivals else 0.0
-
-    def _add_each(self, ended: Sequence[RequestState]) -> None:
-        for request in ended:
-            outcome = str(request.outcome)
-            if outcome == DONE:
-                self.done[request.method] += 1
-            else:
-                known = outcome if outcome in _OUTCOMES else REQUEST_ERROR
-                self.ended_otherwise[request.method, known] += 1
-
-    def _arrive(self, requests: Sequence[RequestState], change: int) -> None:
-        """Count `requests` in or out by when they arrived; most often they came together."""
-        times = [request.time for request in requests]
-        first = times[0]
-        if times.count(first) == len(times):
-            self._arrive_at(first, change * len(times))
+    def end(self, method: str, outcome: str) -> None:
+        """Count one request as ended."""
+        if outcome == DONE:
+            self.done[method] = self.done.get(method, 0) + 1
         else:
-            for time in times:
-                self._arrive_at(time, change)
-
-    def _arrive_at(self, time: float, change: int) -> None:
-        second = int(time)
-        left = self._arrivals.get(second, 0) + change
-        if left:
-            self._arrivals[second] = left
-        else:
-            del self._arrivals[second]
+            self.ended_otherwise[method, outcome if outcome in _OUTCOMES else REQUEST_ERROR] += 1
 
 
-def _add(counts: Counter[str], names: Sequence[str]) -> None:
-    """Count `names`: most often they are all the same."""
-    first = names[0]
-    if names.count(first) == len(names):
-        counts[first] += len(names)
+def _add(counts: dict[str, int], requests: Sequence[RequestState]) -> None:
+    """Count `requests` by method: most often they have all the same."""
+    first = requests[0].method
+    for request in requests:
+        if request.method is not first:  # names are interned; where not, it is only slower
+            break
     else:
-        counts.update(names)
+        counts[first] = counts.get(first, 0) + len(requests)
+        return
+    for request in requests:
+        counts[request.method] = counts.get(request.method, 0) + 1

@@ -6,6 +6,7 @@ Nothing is counted here: the parts count for themselves, in plain numbers. Label
 by construction: methods of the registry, members of enumerations, and `other` for the rest.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
@@ -218,6 +219,13 @@ def _unready(parts: Parts) -> dict[_Labels, float]:
     return {(str(reason),): float(reason in reasons) for reason in Unready}
 
 
+def _oldest_seconds(parts: Parts) -> float:
+    oldest_at = parts.sessions.oldest_unfinished_at
+    if oldest_at == math.inf or not parts.sessions.counts.unfinished:
+        return 0.0
+    return max(0.0, time.time() - oldest_at)
+
+
 def _journal_kind(parts: Parts) -> str:
     return "mongodb" if parts.settings.journal.startswith("mongodb") else "sqlite"
 
@@ -360,13 +368,13 @@ _METRICS: Final[Sequence[_Metric]] = (
     # Requests
     _counter(
         "requests_accepted",
-        "Requests whose acceptance is durable.",
+        "Requests taken; a moment later they are durable, and accepted is said.",
         lambda p: _by_method(p, p.sessions.counts.accepted),
         "method",
     ),
     _counter(
         "requests_ended",
-        "Requests whose end is durable; request_error is every code of the handlers' own.",
+        "Requests that ended; request_error is every code of the handlers' own.",
         _ended,
         "method",
         "outcome",
@@ -395,8 +403,8 @@ _METRICS: Final[Sequence[_Metric]] = (
     _gauge("requests_running", "Requests that run.", lambda p: p.runtime.running),
     _gauge(
         "oldest_request_age_seconds",
-        "Time since the oldest request came whose end is not durable, to the second.",
-        lambda p: p.sessions.counts.oldest_seconds(time.time()),
+        "Time since the oldest unfinished request came, as it was up to a second ago; 0 without.",
+        _oldest_seconds,
     ),
     _histogram(
         "request_wait_seconds",
@@ -415,8 +423,8 @@ _METRICS: Final[Sequence[_Metric]] = (
     _counter("result_bytes", "Bytes of the results.", lambda p: p.sessions.counts.result_bytes),
     _gauge(
         "unacked_bytes",
-        "What results that wait for an acknowledgement are counted for.",
-        lambda p: p.sessions.counts.unacked_bytes,
+        "What results that wait for an acknowledgement were counted for, up to a second ago.",
+        lambda p: p.sessions.unacked_bytes,
     ),
     _gauge(
         "memory_held_bytes",

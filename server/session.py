@@ -13,6 +13,7 @@ A session is a source of the journal: entries gather in it, the journal cuts the
 makes its next commit, and says when that is durable.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -207,6 +208,7 @@ class Session:
     __slots__ = (
         "_accepted",
         "_committed_n",
+        "_counts",
         "_cursor",
         "_ended",
         "_ending",
@@ -244,6 +246,7 @@ class Session:
         self.work = work
         self.out: Out | None = None
         self._rules = rules
+        self._counts = rules.counts
         self._committed_n = state.last_n
         self._unfinished = 0
         limits = rules.limits
@@ -316,7 +319,7 @@ class Session:
                 self._hold(len(request.error))
                 self._events.append((request, END, len(request.error)))
         self._unfinished = len(unfinished)
-        self._rules.counts.recovered(unfinished)
+        self._counts.recovered += len(unfinished)
         self._rules.load.unfinished.hold(self.state.subject, len(unfinished))
         if unfinished:
             self.work.put(unfinished)
@@ -335,7 +338,7 @@ class Session:
         """End the session: accepted requests run on (or are cancelled), results are not kept."""
         if self.state.closed:
             return
-        self._rules.counts.ended[why] += 1
+        self._counts.ended[why] += 1
         if cancel:
             for request in list(self.state.live.values()):
                 self._cancel(request)
@@ -402,6 +405,14 @@ class Session:
             and (request.outcome is None or request.n in self._ending)
         ]
 
+    def oldest_unfinished_at(self) -> float:
+        """Return the Unix time at which the oldest unfinished request came; infinity without."""
+        if self._unfinished:
+            for request in self.state.live.values():
+                if request.outcome is None:
+                    return request.time
+        return math.inf
+
     @property
     def unacked_bytes(self) -> int:
         """What the results that wait for an acknowledgement are counted for."""
@@ -439,7 +450,7 @@ class Session:
     def _count_resume(self, hello: wire.Hello, resumed: bool) -> None:
         if hello.session is not None:
             same = "same_epoch" if hello.epoch == self._rules.epoch else "new_epoch"
-            self._rules.counts.resumes[same if resumed else "unknown"] += 1
+            self._counts.resumes[same if resumed else "unknown"] += 1
 
     def detach(self, out: Out) -> None:
         """Forget a connection that is gone; cancels what asked to be cancelled with it."""
@@ -554,7 +565,7 @@ class Session:
         if not batch:
             return
         self._rules.memory.hold(self.state.subject, kept)
-        self._rules.counts.unfinished += len(batch)
+        self._counts.accept(batch)
         self._rules.load.unfinished.hold(self.state.subject, len(batch))
         if message is None or len(message) > PINNED_FACTOR * kept:
             # Params are views of the message, which would stay in memory with them.
@@ -593,7 +604,7 @@ class Session:
         retry_after_seconds: float | None = None,
     ) -> None:
         """Tell the client that a frame was not taken."""
-        self._rules.counts.refused[code] += 1
+        self._counts.refused[code] += 1
         if self.out is not None:
             frame = refusal(code, message, request_id, retry_after_seconds)
             self.out.put(frame, FRAME_BYTES + len(message))
@@ -735,7 +746,7 @@ class Session:
         if what != request.digest:
             self._conflict(request.id)
             return
-        self._rules.counts.repeated += 1
+        self._counts.repeated += 1
         if request.n <= self._committed_n and self.out is not None:
             phase = self._phase(request)
             self.out.put(wire.Accepted(request.id, request.n, duplicate=True, state=phase))
@@ -746,7 +757,7 @@ class Session:
         if what != known:
             self._conflict(request_id)
             return
-        self._rules.counts.repeated += 1
+        self._counts.repeated += 1
         if self.out is not None:
             self.out.put(wire.Accepted(request_id, n, duplicate=True, state="acknowledged"))
 
@@ -832,7 +843,6 @@ class Session:
     def _hold(self, size: int) -> None:
         """Count `size` bytes of unacknowledged results more."""
         self._unacked_bytes += size
-        self._rules.counts.unacked_bytes += size
         self._rules.memory.hold(self.state.subject, size)
 
     def _result_room(self) -> int:
@@ -860,7 +870,7 @@ class Session:
             self.out.put(wire.Started(request.id, request.attempt))
 
     def _count_start(self, request: RequestState) -> None:
-        counts = self._rules.counts
+        counts = self._counts
         if request.attempt > 1:
             counts.replayed += 1
         else:
@@ -944,8 +954,7 @@ class Session:
         size = sent + errors
         self._unacked_bytes += size
         self._rules.memory.hold(state.subject, size - kept)
-        counts = self._rules.counts
-        counts.unacked_bytes += size
+        counts = self._counts
         counts.results += len(sizes)
         counts.result_bytes += sent - EVENT_BYTES * len(sizes)
         counts.wait_seconds.observe(max(0.0, now - answers[0][0].time), len(answers))
@@ -953,7 +962,13 @@ class Session:
         out = self.out
         if frames and out is not None and self._listens(out, first_seq):
             out.put_all(frames, sizes)
-        self._ended_with(ends, [request for request, _ in answers])
+        requests = [request for request, _ in answers]
+        if errors:
+            for end, request in zip(ends, requests, strict=True):
+                counts.end(request.method, end.outcome)
+        else:
+            counts.end_at_once(requests)
+        self._ended_with(ends, requests)
 
     def live_result(self, request: RequestState, data: bytes) -> None:
         """Send one item of a method declared live: it has no number and is not kept."""
@@ -964,8 +979,8 @@ class Session:
         self._count_result(len(data))
 
     def _count_result(self, size: int) -> None:
-        self._rules.counts.results += 1
-        self._rules.counts.result_bytes += size
+        self._counts.results += 1
+        self._counts.result_bytes += size
 
     def finish(self, request: RequestState, outcome: str, error: bytes = b"") -> None:
         """End a request that runs, or that must not run: outcome DONE, or a code with its text.
@@ -990,6 +1005,7 @@ class Session:
         now = self._rules.clock()
         end = End(request.n, request.attempt, results, outcome, started, now, first, items, error)
         self.state.finish(request, end)
+        self._counts.end(request.method, outcome)
         self._ended_with([end], [request])
 
     def _ended_with(self, ends: Sequence[End], requests: Sequence[RequestState]) -> None:
@@ -1001,7 +1017,6 @@ class Session:
         self._ended += requests
         self._ending.update([request.n for request in requests])
         self._unfinished -= len(requests)
-        self._rules.counts.unfinished -= len(requests)
         self._rules.load.unfinished.hold(self.state.subject, -len(requests))
         if not self._forced:
             self._commit()
@@ -1052,7 +1067,6 @@ class Session:
                 for frames in replies:
                     self.out.put(Raw(frames), len(frames))
         self._rules.note(self, ended)
-        self._rules.counts.committed(accepted, ended)
         if ended:
             self._announce(ended)
 

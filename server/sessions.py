@@ -1,6 +1,7 @@
 """All sessions of this process: opening, resuming, expiring them. One live connection each."""
 
 import asyncio
+import math
 import secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,10 @@ class Sessions:
     """The sessions by id. `max_sessions` bounds those that clients open, and
     `max_sessions_per_subject` those of one subject: so nobody can take them all.
 
+    As it was at the last sweep: `oldest_unfinished_at` is the Unix time at which the oldest
+    unfinished request came, infinity without; `unacked_bytes` is what all results that wait for an
+    acknowledgement are counted for.
+
     `recovered` is set once those of older processes are here.
     """
 
@@ -61,6 +66,8 @@ class Sessions:
         self._max_sessions = max_sessions
         self._max_sessions_per_subject = max_sessions_per_subject
         self.recovered = asyncio.Event()
+        self.oldest_unfinished_at = math.inf
+        self.unacked_bytes = 0
         self._seats: dict[str, Seat] = {}
         self._counts: Counter[str] = Counter()  # by subject
 
@@ -132,6 +139,7 @@ class Sessions:
         over.
         """
         now = self._runtime.loop.time()
+        oldest, unacked_bytes = math.inf, 0
         for seat in self:
             session = seat.session
             away = session.out is None and not session.state.closed
@@ -140,7 +148,11 @@ class Sessions:
                 session.close(cancel=False, why="expired")
             if not session.state.closed:
                 session.expire_results(results_before)
+            oldest = min(oldest, session.oldest_unfinished_at())
+            unacked_bytes += session.unacked_bytes
             self.drop_if_over(seat)
+        self.oldest_unfinished_at = oldest
+        self.unacked_bytes = unacked_bytes
 
     async def drain(self, timeout_seconds: float) -> None:
         """Begin no further request; let those that run end within that time."""

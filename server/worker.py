@@ -90,8 +90,8 @@ class Worker:
         "_deadline",
         "_handling",
         "_lap_at",
-        "_lap_count",
         "_lap_method",
+        "_lap_skipped",
         "_queue",
         "_runtime",
         "_stop_code",
@@ -115,10 +115,10 @@ class Worker:
         # What quick handlers returned, not handed over yet.
         self._answers: list[tuple[RequestState, bytes]] = []
         self._answers_bytes = 0
-        # How many requests of one method were begun in a row, and since when.
+        # The method of those that ran last, since when they do, and the answers before theirs.
         self._lap_method: Method | None = None
-        self._lap_count = 0
         self._lap_at = 0.0
+        self._lap_skipped = 0
         self._task: asyncio.Task[None] | None = None
         self._stop_code: ErrorCode | None = None
         self._stop_message = ""
@@ -215,7 +215,6 @@ class Worker:
         method, arguments = request.prepared
         if method is not self._lap_method:
             self._lap(method)
-        self._lap_count += 1
         call = self._call(request, 1)
         alone = method.waits
         if alone or self._alone:
@@ -237,29 +236,29 @@ class Worker:
         except BaseException as failure:
             self._fail(request, failure)
         else:
-            return _Begun(handler, waited_for, self._lap(None, unended=1))
+            return _Begun(handler, waited_for, self._lap(None, going_on=1))
         return None
 
-    def _lap(self, method: Method | None, unended: int = 0) -> float:
-        """Note how long the requests begun since the last lap took; those of `method` come next.
+    def _lap(self, method: Method | None, *, failed: int = 0, going_on: int = 0) -> float:
+        """Note how long requests took that ran since the last lap; those of `method` come next.
 
-        Returns the mean of their seconds. The last `unended` of them go on and are not noted.
+        They are those that were answered, that `failed`, and that are `going_on`, which is not
+        noted. Returns the mean of their seconds.
         """
         now = time.perf_counter()
         mean = 0.0
         if self._lap_method is not None:
-            mean = (now - self._lap_at) / self._lap_count
-            self._runtime.handler_seconds[self._lap_method.name].observe(
-                mean, self._lap_count - unended
-            )
+            ended = len(self._answers) - self._lap_skipped + failed
+            mean = (now - self._lap_at) / (ended + going_on or 1)
+            self._runtime.handler_seconds[self._lap_method.name].observe(mean, ended)
         self._lap_method = method
-        self._lap_count = 0
         self._lap_at = now
+        self._lap_skipped = len(self._answers)
         return mean
 
     def _fail(self, request: RequestState, failure: BaseException) -> None:
         """End a request whose handler failed in its first step."""
-        self._lap(None)
+        self._lap(None, failed=1)
         self._flush()
         self.session.start(request)
         self.session.finish(request, *self._judge(request, failure))
