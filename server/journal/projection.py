@@ -241,7 +241,7 @@ class Projector:
         if noted is None:
             noted = self._noted[name] = (session, [])
         if ended:
-            noted[1].extend([_row(request) for request in ended])
+            noted[1].extend(_rows(ended))
             self._noted_rows += len(ended)
             if self._noted_rows >= NOTED_ROWS_ENOUGH:
                 self._enough.set()
@@ -398,18 +398,21 @@ class Projector:
             self._sessions = {k: v for k, v in self._sessions.items() if v.unfinished}
 
 
-def _row(request: RequestState) -> Row:
-    return (
-        request.n,
-        request.id,
-        request.method,
-        request.outcome or "",
-        request.attempt,
-        request.total,
-        request.time,
-        request.started or None,
-        request.ended,
-    )
+def _rows(requests: Sequence[RequestState]) -> list[Row]:
+    return [
+        (
+            request.n,
+            request.id,
+            request.method,
+            request.outcome or "",
+            request.attempt,
+            request.total,
+            request.time,
+            request.started or None,
+            request.ended,
+        )
+        for request in requests
+    ]
 
 
 def _open(request: RequestState) -> _Open:
