@@ -14,13 +14,15 @@ from typing import Any
 
 import jwt
 import pytest
+import structlog.testing
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from server.listener import Listener
 from tests.faults.server import FaultyServer
 from tests.integration.test_http import basic, login, user
 from tests.mongo import MongoDaemon
 from tests.raw import RawClient, online, raw
-from tests.security.attacks import exchange
+from tests.security.attacks import exchange, status
 from tests.server_process import SECRET, ServerProcess, token
 
 PARAM = "canary-param"
@@ -202,6 +204,22 @@ async def test_nor_in_a_traceback_on_the_console(tmp_path: Path) -> None:
     log = server.log.read_text()
     assert "| Traceback" in log
     assert_kept_secret(log)
+
+
+async def test_nor_when_the_server_itself_fails_to_answer() -> None:
+    """A bug of ours is logged with the path, which tells where it is, and without the query."""
+
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    listener = Listener(fail, fail, open_timeout_seconds=60, max_message_bytes=1024)
+    await listener.start("127.0.0.1", 0)
+    there: Any = listener
+    with structlog.testing.capture_logs() as lines:
+        answer = await exchange(there, f"GET /here?{QUERY} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    listener.stop_accepting()
+    assert status(answer) == 500
+    assert [(line["event"], line["path"]) for line in lines] == [("http_failed", "/here")]
 
 
 async def test_nor_when_the_database_is_away(tmp_path: Path) -> None:
