@@ -16,6 +16,8 @@ from server import predecessor
 from tests.raw import online, raw
 from tests.server_process import ServerProcess, token
 
+on_sqlite = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+"""For what has nothing to do with the journal."""
 VISITORS = 8
 """They connect at the same time, again and again."""
 VISITS = 10
@@ -80,6 +82,7 @@ async def test_nobody_is_refused_or_cut_off(server: ServerProcess) -> None:
         new.close()
 
 
+@on_sqlite
 async def test_a_session_goes_on_and_no_request_runs_twice(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -99,6 +102,7 @@ async def test_a_session_goes_on_and_no_request_runs_twice(
         new.close()
 
 
+@on_sqlite
 async def test_who_comes_while_the_old_server_drains_waits_for_the_new_one(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -123,7 +127,7 @@ async def test_who_comes_while_the_old_server_drains_waits_for_the_new_one(
         new.close()
 
 
-@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+@on_sqlite
 async def test_a_replacement_can_be_replaced(server: ServerProcess) -> None:
     await server.astart()
     second = successor(server)
@@ -141,7 +145,7 @@ async def test_a_replacement_can_be_replaced(server: ServerProcess) -> None:
         third.close()
 
 
-@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+@on_sqlite
 async def test_a_process_that_is_not_the_server_is_left_alone(server: ServerProcess) -> None:
     await server.astart()
     other = process("input()")
@@ -160,7 +164,7 @@ async def test_a_process_that_is_not_the_server_is_left_alone(server: ServerProc
         other.communicate()
 
 
-@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+@on_sqlite
 async def test_a_process_that_is_gone_is_named(server: ServerProcess) -> None:
     gone = process("")
     gone.communicate()
