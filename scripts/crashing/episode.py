@@ -72,6 +72,11 @@ class Episode:
         self._harm = Harm(stage, self._clients, outcome.points, patience_seconds)
         self._settling = 0
 
+    def employ(self, dice: Random) -> None:
+        """Have an operator at work until it comes to rest."""
+        operator = Operator(self._stage, self._tally, dice)
+        self._operator = asyncio.create_task(operator.run(), name="operator")
+
     async def run(
         self, clients: int, mix: Mix, faults: Iterator[Fault], kills: int, dice: Random
     ) -> None:
@@ -168,8 +173,6 @@ class Episode:
 
     def _begin(self, clients: int, mix: Mix, dice: Random) -> None:
         stage = self._stage
-        operator = Operator(stage, self._tally, Random(dice.random()))  # noqa: S311 - no secret
-        self._operator = asyncio.create_task(operator.run(), name="operator")
         for number in range(clients):
             name = f"c{number}"
             client = Client(

@@ -23,13 +23,14 @@ class Scenario:
     """What happens in a run: requests, faults (None: all of the journal's) and the server.
 
     `life_seconds` is how long a server lives on average. `command` is what Python runs as the
-    server.
+    server. `operator` tells whether one is at work.
     """
 
     mix: Mix = EVERYTHING
     faults: Mapping[Kind, float] | None = None
     life_seconds: float = LIFE_SECONDS
     command: Sequence[str] = SERVE
+    operator: bool = True
 
 
 DEFAULT: Final = Scenario()
@@ -63,6 +64,8 @@ class Run:
                 stage.history = Writer(stage.episode, "clients")
                 kills = min(options.episode, options.kills - outcome.kills)
                 episode = Episode(stage, self.tally, outcome, options.patience)
+                if scenario.operator:
+                    episode.employ(Random(dice.random()))  # noqa: S311 - a plan is no secret
                 await episode.run(options.sessions, scenario.mix, iter(faults), kills, dice)
                 self.seconds = time.monotonic() - began
                 if outcome.violation is None:

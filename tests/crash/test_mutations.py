@@ -82,7 +82,13 @@ AIMS = {
 
 
 def scenario(aim: Aim, mutation: str) -> Scenario:
-    return Scenario(aim.mix, aim.faults, aim.life_seconds, ("-m", "tests.crash.mutant", mutation))
+    return Scenario(
+        aim.mix,
+        aim.faults,
+        aim.life_seconds,
+        ("-m", "tests.crash.mutant", mutation),
+        operator=False,
+    )
 
 
 def test_every_mutation_is_aimed_at() -> None:
