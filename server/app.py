@@ -179,9 +179,8 @@ class App:
             rules, self._runtime, settings.max_sessions, settings.max_sessions_per_subject
         )
         older = await seal_older(self._store.log, owner)
-        await self._accept(
-            public_sockets, admin_sockets, verifier, origins, proxies, handlers, rules.memory
-        )
+        max_connections = make_room(settings.max_connections)
+        self._gateway = self._new_gateway(verifier, origins, max_connections)
         self._operator = Operator(
             self._store,
             self._committer,
@@ -190,6 +189,33 @@ class App:
             lambda: self._age_clock() - settings.history_ttl,
             handlers.check,
         )
+        admission = Admission(
+            time.monotonic,
+            proxies=proxies,
+            max_connections_per_address=settings.max_connections_per_address,
+            handshakes_per_second=settings.handshakes_per_second,
+        )
+        routes = HttpRoutes(
+            verifier=verifier,
+            accounts=Accounts(self._store.users),
+            issue=None if settings.jwt_secret is None else partial(_issue, settings),
+            readiness=self._readiness,
+            handlers=handlers,
+            files=console_files() if settings.console == "on" else {},
+            admission=admission,
+        )
+        self._listener = Listener(
+            routes,
+            self._gateway.serve,
+            open_timeout_seconds=settings.auth_timeout,
+            max_message_bytes=settings.max_message_bytes,
+            max_connections=max_connections,
+            admission=admission,
+        )
+        self._admin = self._new_admin(max_connections, rules.memory, verifier, admission)
+        # Before the public port: who cannot be watched serves nobody.
+        await self._admin.start(admin_sockets)
+        await self._listener.start(public_sockets)
         self._spawn(self._recover(handlers, older), "recovery")
         self._spawn(self._sweep(), "sweep")
         self._spawn(self._loop_lag.run(), "loop_lag")
@@ -302,19 +328,9 @@ class App:
             )
         self._spawn(self._keep_journal([info.owner for info in older]), "journal_keeper")
 
-    async def _accept(
-        self,
-        public_sockets: Sequence[Socket],
-        admin_sockets: Sequence[Socket],
-        verifier: Verifier,
-        origins: Origins,
-        proxies: Proxies,
-        handlers: Handlers,
-        memory: Memory,
-    ) -> None:
+    def _new_gateway(self, verifier: Verifier, origins: Origins, max_connections: int) -> Gateway:
         settings = self.settings
-        max_connections = make_room(settings.max_connections)
-        self._gateway = Gateway(
+        return Gateway(
             sessions=self._sessions,
             verifier=verifier,
             origins=origins,
@@ -325,36 +341,21 @@ class App:
             max_connections=max_connections,
             max_connections_per_subject=settings.max_connections_per_subject,
         )
-        admission = Admission(
-            time.monotonic,
-            proxies=proxies,
-            max_connections_per_address=settings.max_connections_per_address,
-            handshakes_per_second=settings.handshakes_per_second,
-        )
-        routes = HttpRoutes(
-            verifier=verifier,
-            accounts=Accounts(self._store.users),
-            issue=None if settings.jwt_secret is None else partial(_issue, settings),
-            readiness=self._readiness,
-            handlers=handlers,
-            files=console_files() if settings.console == "on" else {},
-            admission=admission,
-        )
-        self._listener = Listener(
-            routes,
-            self._gateway.serve,
-            open_timeout_seconds=settings.auth_timeout,
-            max_message_bytes=settings.max_message_bytes,
-            max_connections=max_connections,
-            admission=admission,
-        )
+
+    def _new_admin(
+        self, max_connections: int, memory: Memory, verifier: Verifier, admission: Admission
+    ) -> Listener:
+        """Return the listener of the admin port, which tells of all other parts."""
         registry = new_registry(
             Parts(
-                settings=settings,
+                settings=self.settings,
                 version=version("queuesystem"),
                 max_connections=max_connections,
                 readiness=self._readiness,
                 memory=memory,
+                memory_watch=self._memory,
+                load=self._load,
+                operator=self._operator,
                 sessions=self._sessions,
                 runtime=self._runtime,
                 pools=self._pools,
@@ -369,17 +370,14 @@ class App:
                 loop_lag=self._loop_lag,
             )
         )
-        self._admin = Listener(
+        return Listener(
             AdminRoutes(metrics=partial(expose, registry), readiness=self._readiness),
             _no_websocket,
-            open_timeout_seconds=settings.auth_timeout,
-            max_message_bytes=settings.max_message_bytes,
+            open_timeout_seconds=self.settings.auth_timeout,
+            max_message_bytes=self.settings.max_message_bytes,
             max_connections=0,
             spare_connections=ADMIN_SOCKETS_MAX,
         )
-        # Before the public port: who cannot be watched serves nobody.
-        await self._admin.start(admin_sockets)
-        await self._listener.start(public_sockets)
 
     def _readiness(self) -> Readiness:
         reasons: list[Unready] = []

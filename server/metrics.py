@@ -21,7 +21,7 @@ from prometheus_client.core import (
 )
 
 from protocol.codes import CloseCode, ErrorCode
-from server import admission
+from server import admission, logs
 from server.admission import Admission
 from server.auth import AuthFailure, Verifier
 from server.counts import OUTCOMES, Resume, SessionEnd
@@ -31,8 +31,12 @@ from server.journal.checkpoint import Checkpointer
 from server.journal.committer import Committer
 from server.journal.entries import DONE
 from server.journal.projection import Projector
+from server.journal.store import CARRIED_OUT, REFUSED
 from server.listener import Listener
+from server.load import Load
 from server.loop_lag import LoopLag
+from server.memory import MemoryWatch
+from server.operations import Operator
 from server.pools import Pools
 from server.readiness import Readiness, Unready
 from server.session import Memory
@@ -67,6 +71,9 @@ class Parts(NamedTuple):
     max_connections: int
     readiness: Callable[[], Readiness]
     memory: Memory
+    memory_watch: MemoryWatch
+    load: Load
+    operator: Operator
     sessions: Sessions
     runtime: Runtime
     pools: Pools
@@ -269,6 +276,22 @@ _METRICS: Final[Sequence[_Metric]] = (
         lambda p: {("thread",): p.pools.thread_jobs, ("process",): p.pools.process_jobs},
         "kind",
     ),
+    _counter(
+        "log_lines_suppressed",
+        "Lines of the log left out because many of the same kind came at once.",
+        lambda p: logs.counts().suppressed,
+    ),
+    _counter(
+        "log_lines_dropped",
+        "Lines of the log lost because nobody read it.",
+        lambda p: logs.counts().dropped,
+    ),
+    _counter(
+        "operator_commands",
+        "Commands of operators settled, by what became of them.",
+        lambda p: _named((CARRIED_OUT, REFUSED), p.operator.settled),
+        "status",
+    ),
     # Limits in force
     _gauge(
         "connections_max",
@@ -280,6 +303,16 @@ _METRICS: Final[Sequence[_Metric]] = (
         "window_max",
         "Limit: unfinished requests of a session.",
         lambda p: p.settings.window,
+    ),
+    _gauge(
+        "unfinished_max",
+        "Limit: unfinished requests of all sessions.",
+        lambda p: p.load.unfinished.limit,
+    ),
+    _gauge(
+        "memory_high_water_bytes",
+        "Limit: memory of the process, above which no request is accepted; 0 for none.",
+        lambda p: p.memory_watch.mark_bytes,
     ),
     _gauge(
         "memory_limit_bytes",
