@@ -29,9 +29,10 @@ def expose(registry: CollectorRegistry, accept: str, accept_encoding: str) -> Ex
     """
     try:
         encoder, content_type = choose_encoder(accept)
-    except ValueError:  # a version that is no number
+        body = encoder(registry)
+    except (TypeError, ValueError):  # of a version that is no number
         encoder, content_type = choose_encoder("")
-    body = encoder(registry)
+        body = encoder(registry)
     headers = {"Content-Type": content_type}
     if _takes_gzip(accept_encoding):
         body = gzip.compress(body, GZIP_LEVEL)
@@ -44,5 +45,5 @@ def _takes_gzip(accept_encoding: str) -> bool:
     for one in accept_encoding.lower().split(","):
         coding, _, weight = one.replace(" ", "").partition(";")
         if coding == "gzip":
-            return weight.removeprefix("q=").rstrip("0") not in {"", "."} or not weight
+            return weight.removeprefix("q=").strip("0.") != "" or not weight
     return False
