@@ -19,6 +19,7 @@ from scripts.ports import free_port, listens
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 """How long a process may take to end by itself."""
+ANSWER_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.005
 MONGODB_DAEMON: Final = Path(sys.executable).with_name("secantusd-py")
 
@@ -28,7 +29,9 @@ class Stuck(Exception):
 
 
 class Process:
-    """One process that listens on `port`; its output goes to the end of `log`."""
+    """One process that listens on `port`; its output goes to the end of `log`. What `serves` HTTP
+    listens before it accepts: it counts as listening when it answers.
+    """
 
     def __init__(
         self,
@@ -37,8 +40,11 @@ class Process:
         environment: Mapping[str, str],
         log: Path,
         port: int,
+        *,
+        serves: bool = False,
     ) -> None:
         self.name = name
+        self._serves = serves
         self.port = port
         self.log = log
         self._command = command
@@ -77,7 +83,7 @@ class Process:
         """Wait until it listens; False when it ended before. Raises Stuck."""
         try:
             async with asyncio.timeout(START_SECONDS):
-                while not listens(self.port):
+                while not (await _answers(self.port) if self._serves else listens(self.port)):
                     if self.ended:
                         return False
                     await asyncio.sleep(POLL_SECONDS)
@@ -103,6 +109,19 @@ class Process:
         if self._started is not None:
             self.signal(signal.SIGKILL)
             await self.gone()
+
+
+async def _answers(port: int) -> bool:
+    """Tell whether a server of ours accepts connections there."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = await reader.read(1)
+            writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return bool(answer)
 
 
 def mongodb(directory: Path) -> Process:

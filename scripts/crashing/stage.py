@@ -103,7 +103,8 @@ class Stage:
         if trigger is not None:
             clean[names.TRIGGER] = trigger.text()
         log = self.episode / "server.log"
-        process = Process(name, [sys.executable, *self._command], clean, log, port)
+        command = [sys.executable, *self._command]
+        process = Process(name, command, clean, log, port, serves=True)
         self._all = [each for each in self._all if not each.ended]
         self._all.append(process)
         return process
