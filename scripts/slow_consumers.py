@@ -27,12 +27,7 @@ def main() -> int:
     """Run as the command line says; return the exit code."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=count(1000), default=100, help="that stop reading")
-    parser.add_argument(
-        "--mebibytes",
-        type=count(16_384),
-        default=1024,
-        help="live results in all; and as many kept",
-    )
+    parser.add_argument("--mebibytes", type=count(16_384), default=1024, help="results in all")
     parser.add_argument("--seconds", type=count(600), default=20, help="that it takes")
     parser.add_argument("--pairs", type=count(20), default=3, help="quiet and slow, alternating")
     options = parser.parse_args()

@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Sequence
+from math import ceil
 from pathlib import Path
 from statistics import quantiles
 from typing import Final, NamedTuple
@@ -28,6 +29,9 @@ from server.session import PIECE_BYTES
 from server.settings import Settings
 
 RESULT_BYTES: Final = 32 * 1024
+SHARES: Final = {"kept": 0.25, "live": 1.0}
+"""What part of the total is asked for by which method, one after the other. How much of the kept
+ones is produced depends on the bounds: the live ones are the total."""
 STEADY_CLIENTS: Final = 20
 STEADY_PER_SECOND: Final = 500
 """Requests of all steady clients together."""
@@ -152,12 +156,14 @@ async def _seconds_of(steady: Sequence[Steady], work: Awaitable[None]) -> list[f
 
 async def _pour(deaf: Sequence[Deaf], load: Load, count: "Count", memory: "Memory") -> None:
     """Have each deaf client ask for kept results, then for live ones, and wait for the end."""
-    results = -(-load.total_bytes // (len(deaf) * RESULT_BYTES))
-    params = Raw(encode({"count": results, "size": RESULT_BYTES, "seconds": load.seconds / 2}))
+    results = load.total_bytes / (len(deaf) * RESULT_BYTES)
+    seconds = load.seconds / len(SHARES)
+    requests: list[wire.Request] = []
+    for method, share in SHARES.items():
+        params = {"count": ceil(share * results), "size": RESULT_BYTES, "seconds": seconds}
+        requests.append(wire.Request(method, method, Raw(encode(params))))
     for client in deaf:
-        await client.ask(
-            [wire.Request("kept", "kept", params), wire.Request("live", "live", params)]
-        )
+        await client.ask(requests)
     asked_at = 0.0
     async with asyncio.timeout(END_FACTOR * load.seconds + END_SECONDS):
         while count.running or count.produced_bytes < load.total_bytes:

@@ -298,6 +298,7 @@ class SessionMachine(RuleBasedStateMachine):
             live = session.state.live.values()
             kept = sum(request.kept_bytes for request in live if request.outcome is None)
             assert self.bench.memory.held_bytes == session.unacked_bytes + kept
+            assert self.bench.load.unfinished.held == session.unfinished
 
     def teardown(self) -> None:
         """However it went: in the end everything accepted ends, and the client has all of it."""

@@ -233,7 +233,10 @@ async def test_nor_when_the_database_is_away(tmp_path: Path) -> None:
         async with online(server.url) as client:
             await ask(client, "block_the_loop")
             await client.next("done", "block_the_loop")
-            daemon.kill()
+            assert daemon.process is not None
+            # In good order: killed so soon it may not start again.
+            daemon.process.terminate()
+            await asyncio.to_thread(daemon.process.wait)
             await ask(client, "endless")
             await asyncio.gather(
                 server.until_readiness("journal_unavailable"),
