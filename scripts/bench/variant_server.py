@@ -7,6 +7,8 @@
     done           the end of a request is said at once and its commit rides along: a crash runs
                    again what a client has seen end
     request_log    the log is not projected: the request log stays empty
+    metrics        requests are not counted or timed: their metrics stay 0 (breaks no guarantee);
+                   plain additions to attributes, a few for each message, cannot be left out
 
 This is the real server (server/app.py); only the names under which it finds these parts stand for
 something else. So it needs no options that nobody else may use, and what is left is unchanged.
@@ -19,18 +21,23 @@ from typing import Any, Final
 
 from server import app, sessions
 from server.cli import main
+from server.counts import Counts
+from server.histogram import Histogram
 from server.journal.entries import Entry, Finished
 from server.journal.log import Commit, LogInfo
 from server.journal.opening import open_store
 from server.journal.state import RequestState
 from server.journal.store import Store
+from server.methods import Method
 from server.session import Session
+from server.worker import Worker
 
 JOURNAL: Final = "journal"
 RESULTS: Final = "results"
 DONE: Final = "done"
 REQUEST_LOG: Final = "request_log"
-PARTS: Final = (JOURNAL, RESULTS, DONE, REQUEST_LOG)
+METRICS: Final = "metrics"
+PARTS: Final = (JOURNAL, RESULTS, DONE, REQUEST_LOG, METRICS)
 _NO_ITEMS: Final[list[bytes]] = []
 
 
@@ -139,12 +146,34 @@ class EndsNotAwaited(Session):
             self._announce(ended)
 
 
+def count_nothing(counts: Counts, *_: object) -> None:
+    """In the place of the methods of Counts."""
+
+
+def observe_nothing(histogram: Histogram, value: float, times: int = 1) -> None:
+    """In the place of Histogram.observe."""
+
+
+class NothingTimed(Worker):
+    """Times no handler that ends at once."""
+
+    __slots__ = ()
+
+    def _lap(self, method: Method | None, **_: int) -> float:
+        self._lap_method = method  # so that it is not asked for each request
+        return 0.0
+
+
 def switch_off(parts: Collection[str]) -> None:
     """Make servers that this process starts do without `parts`."""
     if JOURNAL in parts:
         app.open_store = open_without_log
     if REQUEST_LOG in parts:
         app.Projector = NoProjection
+    if METRICS in parts:
+        Counts.accept = Counts.end_at_once = Counts.end = count_nothing
+        Histogram.observe = observe_nothing
+        sessions.Worker = NothingTimed
     variants = {RESULTS: ResultsNotStored, DONE: EndsNotAwaited}
     if bases := tuple(variants[part] for part in variants if part in parts):
         sessions.Session = type("VariantSession", bases, {"__slots__": ()})
