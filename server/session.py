@@ -182,8 +182,8 @@ class Rules(Struct, frozen=True):
 
     `check(method, params, scope)` raises Refused for what must not run; what it returns is handed
     to the worker. `note(session, ended)` is told after each commit of the session, for the request
-    log. `advertised` and `server` go into every `welcome`. `counts` is told what happens.
-    log. `advertised` and `server` go into every `welcome`. `load` is what all sessions have to do.
+    log. `advertised` and `server` go into every `welcome`. `counts` is told what happens, `load` is
+    what all sessions have to do.
     """
 
     epoch: str
