@@ -17,6 +17,7 @@ from tests.deploy.prometheus import SCRAPE_SECONDS, Prometheus
 from tests.deploy.promql import compared, quicker
 from tests.deploy.rules import Alert, alerts, needs_prometheus
 from tests.deploy.traffic import SETTINGS, crash, traffic
+from tests.metrics import exposition, linted
 from tests.server_process import ServerProcess
 
 pytestmark = needs_prometheus
@@ -31,11 +32,15 @@ RATE_INTERVAL = f"{4 * SCRAPE_SECONDS * 1000:.0f}ms"
 
 
 class Watched(NamedTuple):
-    """A Prometheus that has seen everything between two moments (Unix times)."""
+    """A Prometheus that has seen everything between two moments (Unix times).
+
+    `exposition` is what the server tells in the end.
+    """
 
     prometheus: Prometheus
     start: float
     end: float
+    exposition: str
 
     def has_data(self, expression: str, labels: frozenset[str] = frozenset()) -> None:
         """Assert that a graph of it shows something, and that each line has these labels."""
@@ -56,7 +61,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         server.start()
         prometheus.start()
         asyncio.run(_let_it_all_happen(server, prometheus))
-        yield Watched(prometheus, start, time.time())
+        yield Watched(prometheus, start, time.time(), exposition(server))
     finally:
         prometheus.close()
         server.close()
@@ -70,6 +75,10 @@ async def _let_it_all_happen(server: ServerProcess, prometheus: Prometheus) -> N
         await asyncio.to_thread(prometheus.wait_scraped, time.time())
     await traffic(server)
     await asyncio.to_thread(prometheus.wait_scraped, max(time.time(), began + HISTORY_SECONDS))
+
+
+def test_promtool_finds_nothing_to_say_about_its_metrics(watched: Watched) -> None:
+    assert linted(watched.exposition) == ""
 
 
 def test_the_server_is_scraped(watched: Watched) -> None:
