@@ -104,7 +104,7 @@ def _view_of(
         if len(session.views) >= VIEWS_MAX:
             del session.views[next(iter(session.views))]
         view = session.views[epoch] = View(epoch)
-        if hello.get("epoch") == epoch:  # one that is not remembered any more
+        if frame["resumed"] and hello.get("epoch") == epoch:  # one not remembered any more
             view.seq = view.acked = hello.get("seq", 0)
     if frame["seq"] < view.seq:
         raise Broken("G5b", f"welcome.seq is {frame['seq']}, {view.seq} was there before")

@@ -14,7 +14,7 @@ _EXPECTED: Final = {
     "handlers_do_not_stop": ("",),  # threads cannot be ended
     "journal_unavailable": ("MongoDB", "no answer for"),  # killed, or slow under this load
     "start_failed": (LOCKED,),
-    "part_failed": ("the log has something else as",),  # the end of one that was replaced
+    "journal_lost": ("the log has something else as",),  # the end of one that was replaced
 }
 """What may be there at level error or above, and what of this must be in that line."""
 

@@ -26,6 +26,16 @@ def a_request_from_beginning_to_end(story: Story) -> None:
 
 
 @allowed
+def a_session_that_an_operator_closed_while_its_client_was_away(story: Story) -> None:
+    """Its client says what it has seen of the old one, and gets a new one in the same epoch."""
+    a = story.client()
+    a.whole("x", "one")
+    a.disconnect()
+    story.say("operator_close", session="session_a")
+    a.connect(welcome={"resumed": False, "session": "other", "requests": [], "seq": 0})
+
+
+@allowed
 def a_crash_before_the_commit(story: Story) -> None:
     """The id is not in the manifest: it is sent again, and gets the same n as another could."""
     a = story.client()
