@@ -199,8 +199,7 @@ class Worker:
             elif batch and self._answers_bytes < ANSWERS_BYTES_MAX:
                 continue
             if self._alone:
-                self._handling = begin_handling()
-                self._alone = False
+                self._begin_handling(None, alone=False)
             else:
                 self._handling.request = None
             self._flush()
@@ -216,10 +215,8 @@ class Worker:
         if method is not self._lap_method:
             self._lap(method)
         call = self._call(request, 1)
-        alone = method.waits
-        if alone or self._alone:
-            self._handling = begin_handling(call)
-            self._alone = alone
+        if method.waits or self._alone:
+            self._begin_handling(call, alone=method.waits)
         else:
             self._handling.request = call
         handler = method.function(call, *arguments)
@@ -238,6 +235,13 @@ class Worker:
         else:
             return _Begun(handler, waited_for, self._lap(None, going_on=1))
         return None
+
+    def _begin_handling(self, call: Request | None, *, alone: bool) -> None:
+        """Say what is logged from now on of `call`; `alone` when others may log meanwhile."""
+        if not self._alone:
+            self._handling.request = None  # what was left behind is of no request
+        self._handling = begin_handling(call)
+        self._alone = alone
 
     def _lap(self, method: Method | None, *, failed: int = 0, going_on: int = 0) -> float:
         """Note how long requests took that ran since the last lap; those of `method` come next.
@@ -372,8 +376,7 @@ class Worker:
         self, request: RequestState, method: Method, arguments: tuple[Any, ...]
     ) -> None:
         call = self._call(request, request.attempt)
-        self._handling = begin_handling(call)
-        self._alone = True
+        self._begin_handling(call, alone=True)
         match method.kind:
             case "coroutine":
                 self._emit(request, method, await method.function(call, *arguments))

@@ -124,8 +124,11 @@ async def test_what_a_handler_leaves_behind_is_said_of_no_other_request(
     server: ServerProcess,
 ) -> None:
     async with online(server.url) as client:
-        await client.request("a", "leave_behind")
-        await client.request("b", "never_ends")
+        # In one message: the second is begun in the same turn of the loop.
+        await client.send(
+            {"type": "request", "id": "a", "method": "leave_behind"},
+            {"type": "request", "id": "b", "method": "never_ends"},
+        )
         await client.next("error", "b")
     assert "request" not in await until(server, "left_behind")
 
