@@ -498,6 +498,8 @@ class App:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._failure is None:
+            await self._project_last()
         await self._pools.close()
         await self._store.close()
         _log.info(
@@ -507,6 +509,14 @@ class App:
             sessions=len(self._sessions),
             unfinished=sum(seat.session.unfinished for seat in self._sessions),
         )
+
+    async def _project_last(self) -> None:
+        """Bring the request log up to date: the next server may come late, and finds less."""
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._projector.run()
+        except (JournalError, TimeoutError) as error:
+            _log.warning("journal_keeper_waits", error=str(error) or "the journal did not answer")
 
 
 async def _no_websocket(_: Connection) -> None:

@@ -238,6 +238,8 @@ async def test_a_failure_of_ours_closes_with_1011() -> None:
 class Silent:
     """A connection of which nothing is heard."""
 
+    id = "silent"
+
     def __init__(self, silent_seconds: float, *, pinged: bool = False) -> None:
         self.seen_at = asyncio.get_running_loop().time() - silent_seconds
         self.pinged = pinged

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from protocol.client import ConnectionFailed, connect
+from server.journal.opening import open_store
 from tests.integration.operator_cli import listed, operate
 from tests.mongo import MongoDaemon
 from tests.raw import online, raw
@@ -287,6 +288,28 @@ async def failed_once(server: ServerProcess, tmp_path: Path) -> str:
     return row["request"]
 
 
+async def until_kept(server: ServerProcess, request: str) -> None:
+    """Wait until the request log has what it takes to run `request` again."""
+    session, _, n = request.rpartition(":")
+    store = await open_store(server.journal, log=False)
+    while await store.history.failed(session, int(n)) is None:
+        await asyncio.sleep(0.05)
+    await store.close()
+
+
+async def test_what_failed_just_before_an_orderly_stop_can_run_again(server: ServerProcess) -> None:
+    assert server.process is not None
+    async with raw(server.url) as client:
+        session = (await client.hello())["session"]
+        await client.request("a", "unserialisable")
+        await client.next("error", "a")
+        server.process.terminate()
+        await client.closed()
+    assert await asyncio.to_thread(server.process.wait, 60) == 0
+    said = await operate(server, "requests", "retry", f"{session}:1", "--wait", "0")
+    assert (said.code, said.out) == (3, "")
+
+
 async def test_a_failed_request_runs_again_as_a_new_one_of_its_own(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -311,8 +334,7 @@ async def test_a_retry_without_a_server_runs_once_though_the_next_one_dies_of_it
 ) -> None:
     """After it was done, before that was said."""
     request = await failed_once(server, tmp_path)
-    while (kept := await operate(server, "requests", "show", request)).out.count("a bug") == 0:
-        assert kept.code == 0
+    await until_kept(server, request)
     server.kill()
     said = await operate(server, "requests", "retry", request, "--wait", "0")
     assert (said.code, said.out) == (3, "")
@@ -349,8 +371,7 @@ async def test_what_cannot_run_again_is_refused(lite: ServerProcess) -> None:
 
 async def test_a_retry_is_checked_as_any_request(lite: ServerProcess, tmp_path: Path) -> None:
     request = await failed_once(lite, tmp_path)
-    while "a bug" not in (await operate(lite, "requests", "show", request)).out:
-        pass
+    await until_kept(lite, request)
     lite.close()
     lite.settings["handlers"] = "server.demo:handlers"
     await lite.astart()
