@@ -10,6 +10,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from socket import socket as Socket  # noqa: N812 - a class
 from typing import Final
@@ -79,7 +81,7 @@ def _check_that_it_listens(pid: int, port: int) -> None:
     """Raise OSError unless process `pid` listens on `port`: SIGTERM is for nobody else."""
     process = Path("/proc", str(pid))
     try:
-        files = {str(one.readlink()) for one in (process / "fd").iterdir()}
+        files = set(_links(process / "fd"))
         lines = [
             line.split()
             for table in ("tcp", "tcp6")
@@ -93,3 +95,10 @@ def _check_that_it_listens(pid: int, port: int) -> None:
         if is_it and f"socket:[{line[9]}]" in files:
             return
     raise OSError(f"process {pid} does not listen on port {port}: it is not the server to replace")
+
+
+def _links(directory: Path) -> Iterator[str]:
+    """Yield where the links in `directory` lead; some may go meanwhile, as connections do."""
+    for link in directory.iterdir():
+        with suppress(FileNotFoundError):
+            yield str(link.readlink())

@@ -131,6 +131,7 @@ class ClientMachine(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.now += 10
+        self.bench.now += 10
         self.client.tick(self.now)
 
     # The worker
