@@ -18,6 +18,7 @@ import structlog.testing
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.listener import Listener
+from server.sockets import listen
 from tests.faults.server import FaultyServer
 from tests.integration.test_http import basic, login, user
 from tests.mongo import MongoDaemon
@@ -213,7 +214,7 @@ async def test_nor_when_the_server_itself_fails_to_answer() -> None:
         raise RuntimeError("a bug")
 
     listener = Listener(fail, fail, open_timeout_seconds=60, max_message_bytes=1024)
-    await listener.start("127.0.0.1", 0)
+    await listener.start(listen("127.0.0.1", 0))
     there: Any = listener
     with structlog.testing.capture_logs() as lines:
         answer = await exchange(there, f"GET /here?{QUERY} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
