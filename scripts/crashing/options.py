@@ -71,13 +71,7 @@ def parse() -> Options:
         metavar="N",
         help="servers to end with SIGKILL (default: %(default)s)",
     )
-    parser.add_argument(
-        "--journal",
-        choices=("sqlite", "mongodb"),
-        default="sqlite",
-        help="mongodb: a SecantusDB is started, from the development environment "
-        "(default: %(default)s)",
-    )
+    add_journal(parser)
     parser.add_argument(
         "--sessions",
         type=count(SESSIONS_MAX),
@@ -111,11 +105,27 @@ def parse() -> Options:
     )
     parser.add_argument("--json", type=writable, metavar="FILE", help="write the results to FILE")
     values = parser.parse_args()
+    complete(parser, values)
+    return Options(**vars(values))
+
+
+def add_journal(parser: argparse.ArgumentParser) -> None:
+    """Add `--journal`."""
+    parser.add_argument(
+        "--journal",
+        choices=("sqlite", "mongodb"),
+        default="sqlite",
+        help="mongodb: a SecantusDB is started, from the development environment "
+        "(default: %(default)s)",
+    )
+
+
+def complete(parser: argparse.ArgumentParser, values: argparse.Namespace) -> None:
+    """Choose a seed where none was given; exit with code 2 when the journal cannot be had."""
     if values.journal == "mongodb" and not MONGODB_DAEMON.exists():
         parser.error("--journal mongodb needs secantusdb in this environment")
     if values.seed is None:
         values.seed = secrets.randbelow(1_000_000)
-    return Options(**vars(values))
 
 
 def _directory(text: str) -> Path:

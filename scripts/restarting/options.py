@@ -1,13 +1,11 @@
 """The command line, checked."""
 
 import argparse
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from scripts.arguments import count
-from scripts.crashing.processes import MONGODB_DAEMON
+from scripts.crashing.options import add_journal, complete
 
 CLIENTS_MAX: Final = 2000
 RESTARTS_MAX: Final = 1000
@@ -66,13 +64,7 @@ def parse() -> Options:
         metavar="N",
         help="one after the other (default: %(default)s)",
     )
-    parser.add_argument(
-        "--journal",
-        choices=("sqlite", "mongodb"),
-        default="sqlite",
-        help="mongodb: a SecantusDB is started, from the development environment "
-        "(default: %(default)s)",
-    )
+    add_journal(parser)
     parser.add_argument(
         "--replace", action="store_true", help="start the new server with --replace, not after"
     )
@@ -83,8 +75,5 @@ def parse() -> Options:
         help="of what is asked for, and when the restarts come (default: a new one)",
     )
     values = parser.parse_args()
-    if values.journal == "mongodb" and not Path(MONGODB_DAEMON).exists():
-        parser.error("--journal mongodb needs secantusdb in this environment")
-    if values.seed is None:
-        values.seed = secrets.randbelow(1_000_000)
+    complete(parser, values)
     return Options(**vars(values))
