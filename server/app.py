@@ -275,7 +275,7 @@ class App:
                 window=settings.window,
                 max_unacked=settings.max_unacked,
                 max_result_bytes=settings.max_result_bytes,
-                max_params_bytes=settings.max_params_bytes,
+                max_params_bytes=settings.max_params_bytes or settings.max_message_bytes,
                 requests_per_second=settings.requests_per_second,
             ),
             memory=Memory(settings.result_memory_bytes),

@@ -122,14 +122,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 2**20
     max_params_bytes: Annotated[
-        int,
-        Meta(
-            ge=2,
-            le=64 * 2**20,
-            description="largest params a request may have",
-            extra={"unit": "bytes"},
-        ),
-    ] = 2**20
+        Annotated[int, Meta(ge=2, le=64 * 2**20, extra={"unit": "bytes"})] | None,
+        Meta(description="largest params a request may have, in bytes; none: as a message may"),
+    ] = None
     requests_per_second: Annotated[
         _Count,
         Meta(
@@ -338,6 +333,10 @@ class _Setting:
 
 
 def _allowed(kind: msgspec.inspect.Type, unit: str) -> str:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        extra: dict[str, Any] = {}
+        extra |= cast("dict[str, Any]", kind.extra or {})
+        return _allowed(kind.type, str(extra.get("unit", unit)))
     if isinstance(kind, msgspec.inspect.UnionType):
         return " or ".join(
             _allowed(one, unit)

@@ -318,6 +318,16 @@ async def test_a_process_with_too_much_memory_takes_no_requests_until_it_has_les
 # What is told of requests
 
 
+async def test_params_may_be_as_large_as_a_message_unless_said_otherwise(
+    own_server: ServerProcess,
+) -> None:
+    own_server.settings["max_message_bytes"] = 4 * 2**20
+    await own_server.astart()
+    async with online(own_server.url) as client:
+        await client.request("a", params={"text": "x" * 3 * 2**20})
+        await client.next("done", "a")
+
+
 async def test_params_too_big_end_their_request_alone(own_server: ServerProcess) -> None:
     own_server.settings["max_params_bytes"] = 1000
     await own_server.astart()

@@ -93,6 +93,7 @@ def test_a_time_out_of_bounds_is_refused(value: str):
         ("log_format", "xml", "one of auto, console, json"),
         ("journal", "mysql://localhost", "sqlite:///PATH or mongodb://HOST/DATABASE"),
         ("handlers", "no colon", "MODULE:NAME"),
+        ("max_params_bytes", "1", "a whole number from 2 to 67108864 (bytes)"),
     ],
 )
 def test_a_refusal_says_what_is_allowed(name: str, value: str, allowed: str):
