@@ -334,8 +334,7 @@ class _Setting:
 
 def _allowed(kind: msgspec.inspect.Type, unit: str) -> str:
     if isinstance(kind, msgspec.inspect.Metadata):
-        extra: dict[str, Any] = {}
-        extra |= cast("dict[str, Any]", kind.extra or {})
+        extra = cast("dict[str, Any]", cast("Any", kind).extra or {})
         return _allowed(kind.type, str(extra.get("unit", unit)))
     if isinstance(kind, msgspec.inspect.UnionType):
         return " or ".join(
