@@ -97,11 +97,11 @@ def run(settings: Settings) -> int:
 
 
 class App:
-    """One server process and all its parts. `requests_ended` counts since its start."""
+    """One server process and all its parts."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.requests_ended = 0
+        self._verbose = settings.log_level == "debug"
         self._started_at = time.monotonic()
         self._age_clock = AgeClock()
         self._notifier = Notifier(os.environ)
@@ -171,7 +171,7 @@ class App:
             self._pools,
             self._committer,
             settings.request_timeout,
-            verbose=settings.log_level == "debug",
+            verbose=self._verbose,
         )
         self._projector = Projector(self._store, owner, lambda: self._committer.told_seq)
         rules = self._rules(handlers, owner)
@@ -281,7 +281,7 @@ class App:
             memory=Memory(settings.result_memory_bytes),
             journal=self._committer,
             check=handlers.check,
-            note=self._note,
+            note=self._note if self._verbose else self._projector.note,
             clock=time.time,
             advertised=wire.Limits(
                 window=settings.window,
@@ -294,11 +294,9 @@ class App:
         )
 
     def _note(self, session: Session, ended: Sequence[RequestState]) -> None:
-        """Take note of what a commit of `session` has ended."""
-        self.requests_ended += len(ended)
-        if self.settings.log_level == "debug":
-            for request in ended:
-                log_end(request, session)
+        """Take note of what a commit of `session` has ended, and log it."""
+        for request in ended:
+            log_end(request, session)
         self._projector.note(session, ended)
 
     async def _recover(self, handlers: Handlers, older: Sequence[LogInfo]) -> None:
@@ -505,7 +503,7 @@ class App:
         _log.info(
             "stopped",
             uptime_seconds=round(time.monotonic() - self._started_at, 1),
-            requests_ended=self.requests_ended,
+            requests_ended=self._sessions.counts.requests_ended,
             sessions=len(self._sessions),
             unfinished=sum(seat.session.unfinished for seat in self._sessions),
         )

@@ -43,7 +43,6 @@ class Counts:
     """Since the process started; a request that is accepted becomes durable a moment later.
 
     accepted            requests, by method
-    recovered           unfinished requests taken over from earlier processes
     done                requests that ended well, by method
     ended_otherwise     those that did not, by method and outcome (of OUTCOMES)
     refused             frames that were not taken, by error code
@@ -63,7 +62,6 @@ class Counts:
         "ended",
         "ended_otherwise",
         "opened",
-        "recovered",
         "refused",
         "repeated",
         "replayed",
@@ -78,7 +76,6 @@ class Counts:
         self.accepted: dict[str, int] = {}
         self.done: dict[str, int] = {}
         self.ended_otherwise: Counter[tuple[str, str]] = Counter()
-        self.recovered = 0
         self.refused: Counter[ErrorCode] = Counter()
         self.repeated = 0
         self.replayed = 0
@@ -90,10 +87,9 @@ class Counts:
         self.wait_seconds = Histogram(WAIT_SECONDS)
 
     @property
-    def unfinished(self) -> int:
-        """How many requests were taken and have not ended."""
-        ended = sum(self.done.values()) + self.ended_otherwise.total()
-        return self.recovered + sum(self.accepted.values()) - ended
+    def requests_ended(self) -> int:
+        """How many requests have ended."""
+        return sum(self.done.values()) + self.ended_otherwise.total()
 
     def accept(self, requests: Sequence[RequestState]) -> None:
         """Count `requests`, of which there is at least one, as accepted."""

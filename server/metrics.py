@@ -228,7 +228,7 @@ def _unready(parts: Parts) -> dict[_Labels, float]:
 
 def _oldest_seconds(parts: Parts) -> float:
     oldest_at = parts.sessions.oldest_unfinished_at
-    if oldest_at == math.inf or not parts.sessions.counts.unfinished:
+    if oldest_at == math.inf or not parts.load.unfinished.held:
         return 0.0
     return max(0.0, time.time() - oldest_at)
 
@@ -431,7 +431,7 @@ _METRICS: Final[Sequence[_Metric]] = (
     _gauge(
         "requests_waiting",
         "Requests that were taken and have not begun.",
-        lambda p: p.sessions.counts.unfinished - p.runtime.running,
+        lambda p: p.load.unfinished.held - p.runtime.running,
     ),
     _gauge("requests_running", "Requests that run.", lambda p: p.runtime.running),
     _gauge(

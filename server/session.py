@@ -319,7 +319,6 @@ class Session:
                 self._hold(len(request.error))
                 self._events.append((request, END, len(request.error)))
         self._unfinished = len(unfinished)
-        self._counts.recovered += len(unfinished)
         self._rules.load.unfinished.hold(self.state.subject, len(unfinished))
         if unfinished:
             self.work.put(unfinished)
